@@ -1,0 +1,100 @@
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION quantadb" to load this file. \quit
+
+-- Without the preload nothing below could work: fail now and say so.
+CREATE FUNCTION quantadb_check_loaded() RETURNS void
+AS 'MODULE_PATHNAME', 'qdb_sql_check_loaded' LANGUAGE C STRICT;
+SELECT quantadb_check_loaded();
+DROP FUNCTION quantadb_check_loaded();
+
+-- Functions that change something
+
+CREATE FUNCTION quantadb_init(cluster_name text) RETURNS text
+AS 'MODULE_PATHNAME', 'qdb_sql_init' LANGUAGE C STRICT;
+
+CREATE FUNCTION quantadb_join_token(role text DEFAULT 'voter', ttl interval DEFAULT '1 hour') RETURNS text
+AS 'MODULE_PATHNAME', 'qdb_sql_join_token' LANGUAGE C STRICT;
+
+CREATE FUNCTION quantadb_join(peer text, token text, discard_local_data bool DEFAULT false) RETURNS void
+AS 'MODULE_PATHNAME', 'qdb_sql_join' LANGUAGE C STRICT;
+
+CREATE FUNCTION quantadb_promote(node text DEFAULT NULL, force bool DEFAULT false) RETURNS bigint
+AS 'MODULE_PATHNAME', 'qdb_sql_promote' LANGUAGE C;
+
+CREATE FUNCTION quantadb_set_role(node text, role text) RETURNS void
+AS 'MODULE_PATHNAME', 'qdb_sql_set_role' LANGUAGE C STRICT;
+
+CREATE FUNCTION quantadb_remove(node text) RETURNS void
+AS 'MODULE_PATHNAME', 'qdb_sql_remove' LANGUAGE C STRICT;
+
+CREATE FUNCTION quantadb_pause() RETURNS void
+AS 'MODULE_PATHNAME', 'qdb_sql_pause' LANGUAGE C STRICT;
+
+CREATE FUNCTION quantadb_resume() RETURNS void
+AS 'MODULE_PATHNAME', 'qdb_sql_resume' LANGUAGE C STRICT;
+
+CREATE FUNCTION quantadb_set(name text, value text) RETURNS void
+AS 'MODULE_PATHNAME', 'qdb_sql_set' LANGUAGE C STRICT;
+
+REVOKE ALL ON FUNCTION quantadb_init(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_join_token(text, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_join(text, text, bool) FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_promote(text, bool) FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_set_role(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_remove(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_pause() FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_resume() FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_set(text, text) FROM PUBLIC;
+
+-- Functions for every session
+
+CREATE FUNCTION quantadb_last_commit_lsn() RETURNS pg_lsn
+AS 'MODULE_PATHNAME', 'qdb_sql_last_commit_lsn' LANGUAGE C VOLATILE STRICT;
+
+CREATE FUNCTION quantadb_wait_for_lsn(lsn pg_lsn, timeout interval DEFAULT '10s') RETURNS bool
+AS 'MODULE_PATHNAME', 'qdb_sql_wait_for_lsn' LANGUAGE C VOLATILE STRICT;
+
+CREATE FUNCTION quantadb_status(
+	OUT cluster text, OUT node text, OUT state text, OUT epoch bigint, OUT timeline int,
+	OUT "primary" text, OUT raft_state text, OUT raft_term bigint, OUT raft_leader text,
+	OUT raft_last_index bigint, OUT quorum_lsn pg_lsn, OUT lease_ms bigint, OUT can_lose int,
+	OUT paused bool)
+AS 'MODULE_PATHNAME', 'qdb_sql_status' LANGUAGE C VOLATILE STRICT;
+
+-- Views, and the functions behind them
+
+CREATE FUNCTION quantadb_get_nodes(
+	OUT name text, OUT role text, OUT state text, OUT host text, OUT sql_port int, OUT raft_port int,
+	OUT replication_port int, OUT http_port int, OUT connected bool, OUT last_seen timestamptz,
+	OUT wal_end pg_lsn, OUT lag_bytes bigint, OUT lag_ms bigint, OUT priority int,
+	OUT eligible bool, OUT why_not text) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'qdb_sql_nodes' LANGUAGE C VOLATILE STRICT;
+
+CREATE FUNCTION quantadb_get_replication(
+	OUT node text, OUT state text, OUT sent_lsn pg_lsn, OUT write_lsn pg_lsn, OUT flush_lsn pg_lsn,
+	OUT apply_lsn pg_lsn, OUT lag_bytes bigint, OUT lag_ms bigint, OUT bytes_raw bigint,
+	OUT bytes_wire bigint, OUT reconnects bigint) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'qdb_sql_replication' LANGUAGE C VOLATILE STRICT;
+
+CREATE FUNCTION quantadb_get_journal(
+	OUT number bigint, OUT "time" timestamptz, OUT epoch bigint, OUT event text, OUT node text,
+	OUT reason text) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'qdb_sql_journal' LANGUAGE C VOLATILE STRICT;
+
+CREATE FUNCTION quantadb_get_settings(OUT name text, OUT value text, OUT description text) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'qdb_sql_settings' LANGUAGE C VOLATILE STRICT;
+
+CREATE VIEW quantadb_nodes AS SELECT * FROM quantadb_get_nodes();
+CREATE VIEW quantadb_replication AS SELECT * FROM quantadb_get_replication();
+CREATE VIEW quantadb_journal AS SELECT * FROM quantadb_get_journal();
+CREATE VIEW quantadb_settings AS SELECT * FROM quantadb_get_settings();
+
+REVOKE ALL ON FUNCTION quantadb_get_nodes() FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_get_replication() FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_get_journal() FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_get_settings() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION quantadb_get_nodes() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION quantadb_get_replication() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION quantadb_get_journal() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION quantadb_get_settings() TO pg_monitor;
+GRANT SELECT ON quantadb_nodes, quantadb_replication, quantadb_journal, quantadb_settings TO pg_monitor;

@@ -1,0 +1,339 @@
+/*-------------------------------------------------------------------------
+ *
+ * functions.c
+ *		SQL functions that change the cluster, and LSN functions of sessions.
+ *
+ * A change of the replicated state is a command that the coordinator commits in
+ * Raft, wherever its leader is.  A function returns when the command was
+ * applied; where no answer came in time the outcome is unknown and the error
+ * says so.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
+
+#include "api/hooks.h"
+#include "api/sql.h"
+
+#define PROPOSE_TIMEOUT_MS		15000
+#define PROMOTE_TIMEOUT_MS		60000
+
+PG_FUNCTION_INFO_V1(qdb_sql_check_loaded);
+PG_FUNCTION_INFO_V1(qdb_sql_join_token);
+PG_FUNCTION_INFO_V1(qdb_sql_promote);
+PG_FUNCTION_INFO_V1(qdb_sql_set_role);
+PG_FUNCTION_INFO_V1(qdb_sql_remove);
+PG_FUNCTION_INFO_V1(qdb_sql_pause);
+PG_FUNCTION_INFO_V1(qdb_sql_resume);
+PG_FUNCTION_INFO_V1(qdb_sql_set);
+PG_FUNCTION_INFO_V1(qdb_sql_last_commit_lsn);
+PG_FUNCTION_INFO_V1(qdb_sql_wait_for_lsn);
+
+void
+qdb_require_loaded(void)
+{
+	if (qdb_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("quantadb must be loaded via \"shared_preload_libraries\""),
+				 errhint("Add quantadb to shared_preload_libraries in postgresql.conf and restart the server.")));
+}
+
+void
+qdb_require_member(void)
+{
+	qdb_require_loaded();
+	if (!qdb_shared->member)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this server is not a member of a cluster"),
+				 errhint("Create a cluster with quantadb_init(), or join one with quantadb_join().")));
+}
+
+static int
+result_sqlstate(QdbResult result)
+{
+	switch (result)
+	{
+		case QDB_NO_MEMBER:
+			return ERRCODE_UNDEFINED_OBJECT;
+		case QDB_DUPLICATE_NAME:
+			return ERRCODE_DUPLICATE_OBJECT;
+		case QDB_TOO_MANY:
+			return ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+		case QDB_BAD_TOKEN:
+			return ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
+		case QDB_BAD_VALUE:
+			return ERRCODE_INVALID_PARAMETER_VALUE;
+		case QDB_STALE:
+			return ERRCODE_T_R_SERIALIZATION_FAILURE;
+		case QDB_MALFORMED:
+			return ERRCODE_INTERNAL_ERROR;
+		default:
+			return ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+	}
+}
+
+static const char *
+result_hint(QdbResult result)
+{
+	switch (result)
+	{
+		case QDB_NO_MEMBER:
+			return "The members are listed in the view quantadb_nodes.";
+		case QDB_STALE:
+		case QDB_CHANGE_OPEN:
+			return "The cluster is changing now. Try again in a few seconds.";
+		case QDB_LAST_VOTER:
+			return "Move the primary with quantadb_promote(), or make another member a voter, first.";
+		case QDB_BAD_TOKEN:
+			return "Get a new token with quantadb_join_token(); each is good for one use.";
+		case QDB_BAD_VALUE:
+			return "The settings and their values are listed in the view quantadb_settings.";
+		case QDB_TOO_MANY:
+			return "Remove members that are gone with quantadb_remove().";
+		case QDB_NO_MAJORITY:
+			return "A majority of the voters must be reachable.";
+		default:
+			return "The view quantadb_journal shows what the cluster decided lately.";
+	}
+}
+
+/* Raises the error of a refused request. */
+static void
+raise_refusal(const QdbRequest *request, const char *what)
+{
+	QdbResult	result = request->result;
+
+	ereport(ERROR,
+			(errcode(request->sqlstate != 0 ? request->sqlstate : result_sqlstate(result)),
+			 errmsg("could not %s", what),
+			 errdetail("%s", request->message[0] != '\0' ? request->message : qdb_result_text(result)),
+			 errhint("%s", request->hint[0] != '\0' ? request->hint : result_hint(result))));
+}
+
+void
+qdb_run_request(QdbRequest *request, int timeout_ms, const char *what)
+{
+	if (!qdb_request(request, timeout_ms))
+		ereport(ERROR,
+				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+				 errmsg("could not %s: no answer from the cluster in time", what),
+				 errdetail("The outcome is unknown: it may still happen."),
+				 errhint("See quantadb_status() and the view quantadb_journal, then try again.")));
+	if (!request->ok)
+		raise_refusal(request, what);
+}
+
+/* Commits a command in Raft. */
+static void
+propose(QdbCommand *command, const char *what)
+{
+	QdbRequest *request = palloc0(sizeof(QdbRequest));
+	size_t		length = sizeof(request->command);
+
+	command->time_us = qdb_unix_us();
+	request->kind = QDB_REQ_PROPOSE;
+	if (!qdb_command_encode(command, request->command, &length))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("could not %s: the command is too long", what)));
+	request->length = (uint32) length;
+	qdb_run_request(request, PROPOSE_TIMEOUT_MS, what);
+	pfree(request);
+}
+
+/* A text argument into a field of fixed size; too long is an error. */
+static void
+copy_argument(char *field, size_t size, const char *value, const char *name)
+{
+	if (strlcpy(field, value, size) >= size)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("value for \"%s\" is too long", name),
+				 errdetail("The limit is %zu bytes.", size - 1)));
+}
+
+static int
+role_argument(const char *text)
+{
+	int			role;
+
+	if (!qdb_parse_role(text, &role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid role: \"%s\"", text),
+				 errhint("Roles are \"voter\" and \"replica\".")));
+	return role;
+}
+
+static int64
+interval_us(const Interval *interval)
+{
+	return interval->time +
+		((int64) interval->month * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY;
+}
+
+/* Called by the extension's script, so that CREATE EXTENSION says what is missing. */
+Datum
+qdb_sql_check_loaded(PG_FUNCTION_ARGS)
+{
+	qdb_require_loaded();
+	PG_RETURN_VOID();
+}
+
+Datum
+qdb_sql_join_token(PG_FUNCTION_ARGS)
+{
+	char	   *role = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	int64		ttl = interval_us(PG_GETARG_INTERVAL_P(1)) / USECS_PER_SEC;
+	QdbRequest *request = palloc0(sizeof(QdbRequest));
+
+	qdb_require_member();
+	(void) role_argument(role);
+	if (ttl < 1 || ttl > 30 * SECS_PER_DAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("lifetime of a token must be between 1 second and 30 days")));
+	request->kind = QDB_REQ_TOKEN;
+	request->number = ttl;
+	strlcpy(request->text, role, sizeof(request->text));
+	qdb_run_request(request, PROPOSE_TIMEOUT_MS, "create a join token");
+	PG_RETURN_TEXT_P(cstring_to_text(request->message));
+}
+
+Datum
+qdb_sql_promote(PG_FUNCTION_ARGS)
+{
+	QdbRequest *request = palloc0(sizeof(QdbRequest));
+
+	qdb_require_member();
+	request->kind = QDB_REQ_PROMOTE;
+	if (!PG_ARGISNULL(0))
+		copy_argument(request->text, QDB_NAME_SIZE, text_to_cstring(PG_GETARG_TEXT_PP(0)), "node");
+	request->flag = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	qdb_run_request(request, PROMOTE_TIMEOUT_MS, "promote the node");
+	PG_RETURN_INT64((int64) request->answer);
+}
+
+/*
+ * Finds a member for a command that changes the membership; the command
+ * carries the number that it was meant for, so that it fits no later one (I13).
+ */
+static QdbMember
+member_argument(const text *name, uint64 *membership)
+{
+	QdbState   *state = qdb_copy_state();
+	char	   *node = text_to_cstring(name);
+	const QdbMember *found = qdb_member_by_name(state, node);
+	QdbMember	member;
+
+	if (found == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("node \"%s\" does not exist", node),
+				 errhint("%s", result_hint(QDB_NO_MEMBER))));
+	member = *found;
+	*membership = state->membership;
+	pfree(state);
+	return member;
+}
+
+/* A replica that shall vote catches up as a learner first. */
+Datum
+qdb_sql_set_role(PG_FUNCTION_ARGS)
+{
+	QdbCommand	command = {.type = QDB_CMD_MEMBER_ROLE};
+	int			role;
+
+	qdb_require_member();
+	role = role_argument(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	command.member = member_argument(PG_GETARG_TEXT_PP(0), &command.membership);
+	if (command.member.role == role)
+		PG_RETURN_VOID();
+	if (role == QDB_ROLE_VOTER && command.member.role == QDB_ROLE_REPLICA)
+		role = QDB_ROLE_LEARNER;
+	command.member.role = role;
+	strlcpy(command.text, "asked for with quantadb_set_role", sizeof(command.text));
+	propose(&command, "change the role");
+	PG_RETURN_VOID();
+}
+
+Datum
+qdb_sql_remove(PG_FUNCTION_ARGS)
+{
+	QdbCommand	command = {.type = QDB_CMD_MEMBER_REMOVE};
+
+	qdb_require_member();
+	command.member = member_argument(PG_GETARG_TEXT_PP(0), &command.membership);
+	strlcpy(command.text, "asked for with quantadb_remove", sizeof(command.text));
+	propose(&command, "remove the node");
+	PG_RETURN_VOID();
+}
+
+static void
+set_cluster(const char *name, const char *value)
+{
+	QdbCommand	command = {.type = QDB_CMD_SETTING};
+
+	copy_argument(command.node, sizeof(command.node), name, "name");
+	copy_argument(command.value, sizeof(command.value), value, "value");
+	propose(&command, "change the setting");
+}
+
+Datum
+qdb_sql_pause(PG_FUNCTION_ARGS)
+{
+	qdb_require_member();
+	set_cluster("auto_failover", "off");
+	PG_RETURN_VOID();
+}
+
+Datum
+qdb_sql_resume(PG_FUNCTION_ARGS)
+{
+	qdb_require_member();
+	set_cluster("auto_failover", "on");
+	PG_RETURN_VOID();
+}
+
+/* The replicated state checks name and value. */
+Datum
+qdb_sql_set(PG_FUNCTION_ARGS)
+{
+	qdb_require_member();
+	set_cluster(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	PG_RETURN_VOID();
+}
+
+/*
+ * What another node must show so that this session sees its own writes there:
+ * the end of its last commit, or without one, all that was acknowledged.
+ */
+Datum
+qdb_sql_last_commit_lsn(PG_FUNCTION_ARGS)
+{
+	if (RecoveryInProgress())
+		PG_RETURN_LSN(GetXLogReplayRecPtr(NULL));
+	if (XactLastCommitEnd != InvalidXLogRecPtr)
+		PG_RETURN_LSN(XactLastCommitEnd);
+	PG_RETURN_LSN(GetFlushRecPtr(NULL));
+}
+
+Datum
+qdb_sql_wait_for_lsn(PG_FUNCTION_ARGS)
+{
+	XLogRecPtr	lsn = PG_GETARG_LSN(0);
+	int64		timeout = interval_us(PG_GETARG_INTERVAL_P(1));
+
+	qdb_require_loaded();
+	PG_RETURN_BOOL(qdb_wait_for_replay(lsn, Max(timeout, 0)));
+}

@@ -1,0 +1,265 @@
+/*-------------------------------------------------------------------------
+ *
+ * hooks.c
+ *		Where backends meet the cluster: transactions, queries, utility
+ *		commands, new sessions.
+ *
+ * On a server that is no member every hook passes on at once.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/parallel.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_authid.h"
+#include "executor/executor.h"
+#include "libpq/auth.h"
+#include "libpq/libpq-be.h"
+#include "miscadmin.h"
+#include "replication/walsender.h"
+#include "tcop/utility.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "api/api.h"
+#include "api/hooks.h"
+#include "base/status.h"
+
+static ExecutorStart_hook_type prev_executor_start = NULL;
+static ProcessUtility_hook_type prev_process_utility = NULL;
+static ClientAuthentication_hook_type prev_client_authentication = NULL;
+
+/* This session reports itself read-only because it began on a fenced node. */
+static bool forced_read_only = false;
+
+/*
+ * A session that began on a node that was not writable gets its own default
+ * back when the node is.  Only after a commit: an abort would undo it.
+ */
+static void
+lift_read_only(void)
+{
+	if (!qdb_may_write())
+		return;
+	forced_read_only = false;
+	SetConfigOption("default_transaction_read_only", NULL, PGC_USERSET, PGC_S_SESSION);
+}
+
+static void
+on_transaction(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			if (qdb_shared == NULL || !qdb_shared->member)
+				return;
+			/* Later steps can still assign an xid (NOTIFY), so always hold. */
+			qdb_hold_signals();
+			qdb_check_commit();
+			break;
+		case XACT_EVENT_COMMIT:
+			qdb_release_signals();
+			if (forced_read_only)
+				lift_read_only();
+			break;
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_ABORT:
+			qdb_release_signals();
+			break;
+		default:
+			break;				/* parallel workers wait for no quorum */
+	}
+}
+
+/*
+ * The snapshot of a query that had to wait for replay.  A transaction with one
+ * snapshot for all its queries cannot change it any more.
+ */
+static void
+refuse_old_snapshot(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("the snapshot of this transaction is older than \"%s\"", "quantadb.min_lsn"),
+			 errhint("Retry the transaction: this node shows the LSN now.")));
+}
+
+static void
+renew_snapshot(QueryDesc *query)
+{
+	if (query->snapshot == InvalidSnapshot)
+		return;
+	if (IsolationUsesXactSnapshot() || IsInParallelMode())
+		refuse_old_snapshot();
+	UnregisterSnapshot(query->snapshot);
+	query->snapshot = RegisterSnapshot(GetTransactionSnapshot());
+}
+
+static void
+executor_start(QueryDesc *query, int eflags)
+{
+	QdbGate		gate = qdb_check_gate();
+
+	if (gate != QDB_GATE_INERT && !IsParallelWorker() && (eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
+	{
+		qdb_check_query(gate, query->plannedstmt);
+		if (qdb_wait_for_session(gate))
+			renew_snapshot(query);
+		qdb_check_strict(gate);
+		qdb_check_postmaster();
+	}
+	if (prev_executor_start)
+		prev_executor_start(query, eflags);
+	else
+		standard_ExecutorStart(query, eflags);
+}
+
+/*
+ * On a standby PostgreSQL refuses writes with the right SQLSTATE; add where
+ * the primary is.
+ */
+static void
+add_primary_hint(MemoryContext context)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	FlushErrorState();
+	if (error->hint == NULL)
+		error->hint = qdb_primary_hint();
+	ReThrowError(error);
+}
+
+static void
+run_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+			ProcessUtilityContext context, ParamListInfo params,
+			QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+{
+	if (prev_process_utility)
+		prev_process_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+}
+
+static bool
+is_commit_prepared(Node *parsetree)
+{
+	return IsA(parsetree, TransactionStmt) &&
+		((TransactionStmt *) parsetree)->kind == TRANS_STMT_COMMIT_PREPARED;
+}
+
+/*
+ * COPY TO reads without ExecutorStart, so its read rules are kept here.  True:
+ * a new snapshot was pushed, which the caller pops.
+ */
+static bool
+begin_copy(QdbGate gate)
+{
+	bool		renewed = qdb_wait_for_session(gate);
+
+	if (renewed)
+	{
+		if (IsolationUsesXactSnapshot())
+			refuse_old_snapshot();
+		PushActiveSnapshot(GetTransactionSnapshot());
+	}
+	qdb_check_strict(gate);
+	qdb_check_postmaster();
+	return renewed;
+}
+
+static void
+process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+{
+	Node	   *parsetree = pstmt->utilityStmt;
+	QdbGate		gate = qdb_check_gate();
+	bool		commits = gate != QDB_GATE_INERT && is_commit_prepared(parsetree);
+	bool		renewed = false;
+	MemoryContext old_context = CurrentMemoryContext;
+
+	qdb_check_utility(gate, parsetree);
+	if (gate != QDB_GATE_INERT && IsA(parsetree, CopyStmt))
+		renewed = begin_copy(gate);
+
+	PG_TRY();
+	{
+		/* An error out of here aborts, and the abort callback releases. */
+		if (commits)
+			qdb_hold_signals();
+		run_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+	}
+	PG_CATCH();
+	{
+		if (gate == QDB_GATE_STANDBY && geterrcode() == ERRCODE_READ_ONLY_SQL_TRANSACTION)
+			add_primary_hint(old_context);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (commits)
+		qdb_release_signals();
+	if (renewed)
+		PopActiveSnapshot();
+}
+
+static bool
+is_superuser_name(const char *name)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(name));
+	bool		super = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		super = ((Form_pg_authid) GETSTRUCT(tuple))->rolsuper;
+		ReleaseSysCache(tuple);
+	}
+	return super;
+}
+
+/*
+ * New sessions.  A closed node refuses all but superusers, as a server that
+ * starts up would: libpq then tries its next host.  A fenced one reports
+ * itself read-only, so that target_session_attrs=read-write passes it by.
+ * Source "session" wins over every configured value and leaves the reset value
+ * alone, which lift_read_only() returns to.
+ */
+static void
+client_authentication(Port *port, int status)
+{
+	QdbGate		gate;
+
+	if (prev_client_authentication)
+		prev_client_authentication(port, status);
+	if (status != STATUS_OK || am_walsender)
+		return;
+	gate = qdb_check_gate();
+	if (gate == QDB_GATE_CLOSED && !is_superuser_name(port->user_name))
+		ereport(FATAL,
+				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+				 errmsg("the new primary is not open yet"),
+				 errhint("%s", qdb_primary_hint())));
+	if (gate != QDB_GATE_INERT && gate != QDB_GATE_OPEN)
+	{
+		SetConfigOption("default_transaction_read_only", "on", PGC_USERSET, PGC_S_SESSION);
+		forced_read_only = true;
+	}
+}
+
+void
+qdb_install_hooks(void)
+{
+	prev_executor_start = ExecutorStart_hook;
+	ExecutorStart_hook = executor_start;
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+	prev_client_authentication = ClientAuthentication_hook;
+	ClientAuthentication_hook = client_authentication;
+	RegisterXactCallback(on_transaction, NULL);
+}

@@ -1,0 +1,35 @@
+/* hooks.h - the parts behind hooks.c; inside of this folder only */
+#ifndef QDB_HOOKS_H
+#define QDB_HOOKS_H
+
+#include "nodes/plannodes.h"
+#include "utils/snapshot.h"
+
+/* commit.c: no signal may end a commit's wait for its quorum. */
+extern void qdb_hold_signals(void);
+extern void qdb_release_signals(void);
+
+/* fence.c */
+typedef enum QdbGate
+{
+	QDB_GATE_INERT,				/* no member: all as without the library */
+	QDB_GATE_STANDBY,			/* in recovery */
+	QDB_GATE_CLOSED,			/* not in recovery, without an open seat (I8) */
+	QDB_GATE_FENCED,			/* open seat, but may not write now */
+	QDB_GATE_OPEN				/* the primary */
+} QdbGate;
+
+extern QdbGate qdb_check_gate(void);
+extern void qdb_check_commit(void);
+extern void qdb_check_query(QdbGate gate, const PlannedStmt *plan);
+extern void qdb_check_utility(QdbGate gate, Node *parsetree);
+extern void qdb_refuse_write(void) pg_attribute_noreturn();
+extern void qdb_refuse_closed(void) pg_attribute_noreturn();
+
+/* reads.c */
+extern bool qdb_wait_for_session(QdbGate gate);
+extern void qdb_check_strict(QdbGate gate);
+extern void qdb_check_postmaster(void);
+extern bool qdb_wait_for_replay(XLogRecPtr lsn, int64 timeout_us);
+
+#endif							/* QDB_HOOKS_H */

@@ -1,0 +1,361 @@
+/*-------------------------------------------------------------------------
+ *
+ * base.h
+ *		Settings, shared memory, identity, epoch record and the seam between
+ *		the folders.
+ *
+ * The workers meet in one struct, QdbShared.  Each field says who writes it.
+ * Lock order: QdbShared.state_lock, then QdbShared.mutex, then anything of
+ * PostgreSQL's (SyncRepLock).  Nothing blocks under the spinlock.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QDB_BASE_H
+#define QDB_BASE_H
+
+#include "postgres.h"
+
+#include "access/xlogdefs.h"
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/spin.h"
+
+#include "core/failover.h"
+#include "core/frame.h"
+#include "core/quorum.h"
+#include "core/state.h"
+
+#define QDB_RMGR_ID				128
+#define QDB_DIR					"quantadb"	/* below $PGDATA */
+
+/* ---- settings.c ---- */
+extern char *qdb_node_name;
+extern char *qdb_listen_addresses;
+extern char *qdb_advertise_host;	/* never NULL or empty after startup */
+extern int	qdb_raft_port;
+extern int	qdb_replication_port;
+extern int	qdb_http_port;
+extern int	qdb_heartbeat_ms;
+extern int	qdb_replication_buffer_kb;
+extern int	qdb_priority;
+extern int	qdb_read_consistency;	/* QdbReadConsistency, per session */
+extern char *qdb_min_lsn;
+
+typedef enum QdbReadConsistency
+{
+	QDB_READ_EVENTUAL,
+	QDB_READ_SESSION,
+	QDB_READ_STRICT
+} QdbReadConsistency;
+
+extern void qdb_define_settings(void);
+
+/*
+ * Owned settings of a member (hazards 30): overridden in _PG_init, so that
+ * every child inherits them.  Sets *problem to a message where a setting that
+ * needs a restart forbids membership (max_wal_senders = 0, ...), else NULL.
+ */
+extern void qdb_own_settings(void);
+extern bool qdb_is_owned_setting(const char *name);
+
+/* ---- identity.c: $PGDATA/quantadb/identity and promise, fsynced ---- */
+typedef struct QdbIdentity
+{
+	char		cluster_id[QDB_CLUSTER_ID_SIZE];
+	uint64		member;			/* Raft id */
+	uint64		system_identifier;
+	uint64		inode;			/* of $PGDATA */
+	uint64		incarnation;
+	uint64		boot;			/* raised and fsynced at every postmaster start and crash cycle */
+	char		name[QDB_NAME_SIZE];
+} QdbIdentity;
+
+/*
+ * Reads the identity.  False: no member.  A folder that does not fit this data
+ * directory (a copy) is renamed to quantadb.stranger.N and counts as none.
+ */
+extern bool qdb_identity_load(QdbIdentity *identity);
+extern void qdb_identity_store(const QdbIdentity *identity);	/* ereport(ERROR) on failure */
+/* Durable promise; 0 when there is none. */
+extern uint64 qdb_promise_load(void);
+extern bool qdb_promise_store(uint64 epoch);	/* false: not durable, logged */
+/* Atomic, fsynced replacement of a small file below $PGDATA/quantadb; false: logged. */
+extern bool qdb_write_file(const char *path, const void *data, size_t len);
+
+/* ---- epoch_record.c ---- */
+typedef struct xl_qdb_epoch
+{
+	uint32		format;			/* 1 */
+	TimeLineID	timeline;
+	uint64		epoch;
+	uint64		incarnation;
+	uint64		boot;
+	uint64		cluster_hash;	/* first 8 bytes of the cluster id's UUID */
+} xl_qdb_epoch;
+
+#define XLOG_QDB_EPOCH			0x00	/* xl_info of the epoch record */
+#define QDB_EPOCH_FORMAT		1
+
+extern void qdb_register_rmgr(void);
+/* Writes and flushes the record; returns its start, *end its end. */
+extern XLogRecPtr qdb_write_epoch_record(const xl_qdb_epoch *record, XLogRecPtr *end);
+extern uint64 qdb_cluster_hash(const char *cluster_id);
+
+/* ---- shared memory ---- */
+
+/* A request from a backend or the http worker to the coordinator. */
+typedef enum QdbRequestKind
+{
+	QDB_REQ_PROPOSE = 1,		/* encoded QdbCommand: commit it in Raft, wherever the leader is */
+	QDB_REQ_INIT,				/* text: cluster name; the node is no member yet */
+	QDB_REQ_JOIN,				/* text: "host:port token" */
+	QDB_REQ_PROMOTE,			/* text: node name or empty; flag: force */
+	QDB_REQ_TOKEN				/* text: role; number: ttl seconds; the answer's text is the token */
+} QdbRequestKind;
+
+typedef enum QdbRequestState
+{
+	QDB_REQUEST_FREE,
+	QDB_REQUEST_FILLED,			/* written by the caller */
+	QDB_REQUEST_TAKEN,			/* the coordinator works on it */
+	QDB_REQUEST_DONE,			/* the answer is there; the caller frees it */
+	QDB_REQUEST_ABANDONED		/* the caller has gone; the coordinator frees it */
+} QdbRequestState;
+
+#define QDB_MAX_REQUESTS		16
+#define QDB_REQUEST_TEXT		1024
+
+typedef struct QdbRequest
+{
+	QdbRequestState state;
+	QdbRequestKind kind;
+	bool		flag;
+	int64		number;
+	uint32		length;
+	uint8		command[QDB_COMMAND_MAX_BYTES];
+	char		text[QDB_REQUEST_TEXT];
+	/* the answer */
+	bool		ok;
+	QdbResult	result;
+	int			sqlstate;		/* of a refusal, ERRCODE_* */
+	uint64		answer;			/* e.g. the new epoch */
+	char		message[QDB_REQUEST_TEXT];	/* of a refusal, or the answer's text */
+	char		hint[QDB_REASON_SIZE];
+} QdbRequest;
+
+/* One stream as the streamer sees it. */
+typedef struct QdbStreamStatus
+{
+	uint64		member;			/* 0: slot unused */
+	bool		streaming;
+	XLogRecPtr	sent;
+	XLogRecPtr	write;
+	XLogRecPtr	flush;
+	XLogRecPtr	apply;
+	int64		reply_us;		/* monotonic */
+	int64		apply_lag_us;	/* -1 unknown */
+	uint64		bytes_raw;
+	uint64		bytes_wire;
+	uint64		reconnects;
+} QdbStreamStatus;
+
+/* One peer as the coordinator sees it. */
+typedef struct QdbPeerStatus
+{
+	uint64		member;			/* 0: slot unused */
+	bool		connected;
+	int64		heard_us;		/* monotonic; 0 never */
+	XLogRecPtr	wal_end;
+	char		state[16];		/* as quantadb_nodes shows it */
+	char		why_not[QDB_REASON_SIZE];	/* empty: may become primary */
+} QdbPeerStatus;
+
+typedef enum QdbNodeState
+{
+	QDB_NODE_INERT,				/* loaded, no member */
+	QDB_NODE_FOLLOWER,			/* no primary to stream from yet */
+	QDB_NODE_REPLICA,			/* streaming */
+	QDB_NODE_PRIMARY,			/* seat, open, lease alive */
+	QDB_NODE_STANDBY,			/* resynchronising, not eligible */
+	QDB_NODE_FENCED				/* seat without a live lease, or not open yet */
+} QdbNodeState;
+
+typedef struct QdbShared
+{
+	/* Written by the postmaster in shmem_startup; constant until a crash cycle,
+	 * except that a join or init (coordinator) makes the node a member. */
+	bool		member;
+	QdbIdentity identity;
+
+	LWLock	   *state_lock;
+	QdbState	state;			/* coordinator; under state_lock */
+	QdbPeerStatus peers[QDB_MAX_MEMBERS];	/* coordinator; under state_lock */
+
+	slock_t		mutex;			/* short fields below */
+
+	/*
+	 * The promise as it is durable.  Coordinator only.  promising is set, under
+	 * mutex, before the receiver is parked: from then on no WAL of an epoch
+	 * below it is taken or acked (I2), though it is not durable yet.
+	 */
+	uint64		promised;
+	uint64		promising;
+
+	/*
+	 * Where the walreceiver shall connect; coordinator, under mutex.
+	 * target_epoch 0: nowhere, connect waits.
+	 */
+	uint64		target_epoch;
+	uint64		target_member;
+	char		target_host[QDB_HOST_SIZE];
+	uint16		target_port;
+	/* Receiver transport, under mutex: it holds a connection under this epoch; 0 parked */
+	uint64		receiver_epoch;
+	char		receiver_refusal[QDB_REASON_SIZE];	/* last STREAM_REFUSED */
+
+	/*
+	 * The seat; coordinator, under mutex.  seat_epoch is the epoch whose
+	 * grant this very boot holds (promoted, epoch record flushed), else 0.
+	 * open_epoch is set from it once its gate is open.  The node may write iff
+	 * open_epoch != 0 && open_epoch == promised && promising == promised, and
+	 * strict reads additionally need now < lease_until.
+	 */
+	uint64		seat_epoch;
+	uint64		open_epoch;
+	bool		fenced;			/* writes and strict reads refused (lease gone, handing over) */
+	XLogRecPtr	epoch_record_end;
+	TimeLineID	seat_timeline;
+	pg_atomic_uint64 lease_until;	/* monotonic us; coordinator */
+	pg_atomic_uint64 quorum_lsn;	/* streamer, under seat_epoch; never back within it */
+	pg_atomic_uint64 quorum_epoch;	/* epoch that quorum_lsn belongs to */
+	pg_atomic_uint64 quorum_membership; /* membership number it was counted under */
+
+	/* Written by startup's redo of an epoch record; under mutex. */
+	uint64		replayed_epoch;
+	XLogRecPtr	replayed_epoch_lsn;
+
+	int			node_state;		/* QdbNodeState; coordinator, under mutex */
+	char		why_not[QDB_REASON_SIZE];	/* coordinator, under mutex */
+	XLogRecPtr	wal_end;		/* last scanned or streamed end; coordinator, under mutex */
+
+	/* Raft as users see it; coordinator, under mutex. */
+	int			raft_state;		/* enum raft_state */
+	uint64		raft_term;
+	uint64		raft_leader;	/* member id, 0 unknown */
+	uint64		raft_last_index;
+
+	QdbStreamStatus streams[QDB_MAX_MEMBERS];	/* streamer; under mutex */
+
+	QdbRequest	requests[QDB_MAX_REQUESTS]; /* under state_lock */
+	ConditionVariable request_done;
+
+	/* Set by each worker at start, under mutex; NULL when it is not running. */
+	Latch	   *coordinator_latch;
+	Latch	   *streamer_latch;
+	Latch	   *http_latch;
+	pid_t		coordinator_pid;
+	pid_t		streamer_pid;
+	pid_t		http_pid;
+	int64		coordinator_beat_us;	/* monotonic, each turn of its loop */
+} QdbShared;
+
+extern QdbShared *qdb_shared;	/* NULL without the preload */
+
+extern void qdb_shmem_request(void);	/* shmem_request_hook body */
+extern void qdb_shmem_startup(void);	/* shmem_startup_hook body; also runs in a crash cycle */
+
+/* Monotonic microseconds, comparable between the processes of one machine. */
+extern int64 qdb_now_us(void);
+extern int64 qdb_unix_us(void);
+
+/* True when this node may write at this moment (I15). */
+extern bool qdb_may_write(void);
+/* True when strict reads may be answered: qdb_may_write, lease and postmaster alive. */
+extern bool qdb_lease_alive(void);
+/* Wakes; safe from any process and when the worker does not run. */
+extern void qdb_wake_coordinator(void);
+extern void qdb_wake_streamer(void);
+/* A copy of the replicated state, palloc'd in the current context. */
+extern QdbState *qdb_copy_state(void);
+
+/*
+ * Puts a request into the mailbox and waits (interruptibly, at most timeout_ms)
+ * for the answer, copied into *request.  False: no answer in time or no
+ * coordinator; the outcome is then unknown.  Backends only.
+ */
+extern bool qdb_request(QdbRequest *request, int timeout_ms);
+/* For a loop that may not wait (http): slot number or -1, then poll. */
+extern int	qdb_request_post(const QdbRequest *request);
+extern bool qdb_request_poll(int slot, QdbRequest *answer); /* true: done, slot freed */
+extern void qdb_request_abandon(int slot);
+
+/* ---- worker.c ---- */
+extern void qdb_register_workers(void);
+/*
+ * Common start of a worker: signals, and the latch published in *latch_slot.
+ * qdb_worker_shutdown_requested() is true after SIGTERM.
+ */
+extern void qdb_worker_begin(Latch **latch_slot, pid_t *pid_slot);
+extern bool qdb_worker_shutdown_requested(void);
+
+/* Entry points, each in its folder. */
+extern PGDLLEXPORT void qdb_coordinator_main(Datum arg);
+extern PGDLLEXPORT void qdb_streamer_main(Datum arg);
+extern PGDLLEXPORT void qdb_http_main(Datum arg);
+
+/*
+ * The seam: what the coordinator (cluster) makes the other folders do.
+ * quantadb.c fills it, so that no folder includes another.
+ */
+typedef struct QdbEndOfWal
+{
+	uint64		epoch;			/* that owns the last counted byte */
+	TimeLineID	timeline;
+	XLogRecPtr	end;
+	/* What startup has replayed; beyond end there is something to rewind. */
+	XLogRecPtr	replayed;
+	TimeLineID	replayed_timeline;
+} QdbEndOfWal;
+
+typedef struct QdbEffects
+{
+	/*
+	 * Scans this node's WAL to its true end and fsyncs it (I6).  Only in
+	 * recovery, with the receiver parked.  False with *why (QDB_REASON_SIZE
+	 * bytes) when there is no answer, e.g. not consistent yet.
+	 */
+	bool		(*end_of_wal) (const QdbState *state, QdbEndOfWal *end, char *why);
+
+	/* Asks a walreceiver to end; true once none holds a connection (I2). */
+	bool		(*park_receiver) (void);
+
+	/*
+	 * Starts a promotion onto the grant's timeline: placeholders, promote
+	 * file, signal.  Returns at once; poll promotion_done.
+	 */
+	bool		(*promote) (const QdbState *state, const QdbGrant *grant, char *why);
+	/* 1: writable for PostgreSQL, on the grant's timeline; 0 not yet; -1 failed, why. */
+	int			(*promotion_done) (const QdbGrant *grant, char *why);
+
+	/* Makes this server a standby again: never returns when it works. */
+	void		(*demote) (const char *reason);
+
+	/*
+	 * Is this node's WAL a prefix of what the grant's holder has?  1 yes; 0
+	 * after an unreplayed tail was trimmed (or none was there); -1: replayed
+	 * past the fork, needs a rewind, why says so.
+	 */
+	int			(*match_history) (const QdbState *state, const QdbEndOfWal *end, char *why);
+
+	/* True when standby.signal and friends are in place for the next boot. */
+	bool		(*secure_boot) (void);
+
+	/* Ends queries that hold up replay on this standby. */
+	void		(*end_blocking_queries) (void);
+} QdbEffects;
+
+extern QdbEffects qdb_effects;
+
+#endif							/* QDB_BASE_H */

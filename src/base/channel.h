@@ -1,0 +1,69 @@
+/*-------------------------------------------------------------------------
+ *
+ * channel.h
+ *		Non-blocking framed connections; the one place where bytes enter and
+ *		leave, and where TLS will live.
+ *
+ * A channel owns a socket, a receive buffer for one frame and a send queue
+ * with a cap.  It never blocks and never raises errors: a failed channel says
+ * so and keeps its reason.  Memory is malloc'd, because library callbacks may
+ * run above us.  Single-threaded.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QDB_BASE_CHANNEL_H
+#define QDB_BASE_CHANNEL_H
+
+#include "core/frame.h"
+
+typedef struct QdbChannel QdbChannel;
+
+typedef enum QdbChannelState
+{
+	QDB_CHANNEL_CONNECTING,
+	QDB_CHANNEL_UP,
+	QDB_CHANNEL_FAILED			/* qdb_channel_error says why; only close is left */
+} QdbChannelState;
+
+typedef struct QdbFrame
+{
+	uint8_t		type;
+	uint32_t	length;
+	const uint8_t *payload;		/* valid until the next qdb_channel_receive */
+} QdbFrame;
+
+/*
+ * Listening sockets (up to max) for a comma separated list of addresses.
+ * Returns how many, or -1 with *why.  Until TLS exists any address but
+ * loopback is refused unless QUANTADB_TEST_PLAINTEXT=1 is in the postmaster's environment.
+ */
+extern int	qdb_listen(const char *addresses, int port, int *fds, int max, char *why, size_t why_size);
+
+/* host: numeric address or name.  Never NULL except out of memory. */
+extern QdbChannel *qdb_channel_connect(const char *host, int port);
+/* NULL: nothing to accept (or refused for a cap). */
+extern QdbChannel *qdb_channel_accept(int listen_fd);
+extern void qdb_channel_close(QdbChannel *channel);
+
+extern int	qdb_channel_fd(const QdbChannel *channel);
+extern QdbChannelState qdb_channel_state(const QdbChannel *channel);
+extern const char *qdb_channel_error(const QdbChannel *channel);
+/* errno of a failed connect (ECONNREFUSED: nobody listens), else 0. */
+extern int	qdb_channel_errno(const QdbChannel *channel);
+/* Wants POLLOUT: connecting, or bytes are queued. */
+extern bool qdb_channel_wants_write(const QdbChannel *channel);
+extern size_t qdb_channel_queued(const QdbChannel *channel);
+extern void qdb_channel_set_queue_limit(QdbChannel *channel, size_t bytes); /* default 4 MB */
+
+/* Call when the socket is ready for either; completes connects, flushes, reads. */
+extern void qdb_channel_drive(QdbChannel *channel);
+/* Queues a frame and tries to send; false: queue full or failed. */
+extern bool qdb_channel_send(QdbChannel *channel, uint8_t type, const void *payload, uint32_t length);
+/* The next complete frame that has arrived; false: none (or failed). */
+extern bool qdb_channel_receive(QdbChannel *channel, QdbFrame *frame);
+extern uint64_t qdb_channel_bytes_sent(const QdbChannel *channel);
+extern uint64_t qdb_channel_bytes_received(const QdbChannel *channel);
+/* Monotonic us of creation: for deadlines on half-open connections. */
+extern int64_t qdb_channel_created_us(const QdbChannel *channel);
+
+#endif							/* QDB_BASE_CHANNEL_H */

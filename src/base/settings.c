@@ -1,0 +1,247 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.c
+ *		Our settings, and PostgreSQL's settings that a member owns.
+ *
+ * Owned settings are set with source OVERRIDE in the postmaster: children
+ * inherit them, and neither a reload nor a command line changes them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/base.h"
+
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "replication/slot.h"
+#include "replication/walsender.h"
+#include "utils/guc.h"
+#include "utils/pg_lsn.h"
+
+char	   *qdb_node_name = NULL;
+char	   *qdb_listen_addresses = NULL;
+char	   *qdb_advertise_host = NULL;
+int			qdb_raft_port = 7432;
+int			qdb_replication_port = 6432;
+int			qdb_http_port = 8432;
+int			qdb_heartbeat_ms = 100;
+int			qdb_replication_buffer_kb = 1024;
+int			qdb_priority = 100;
+int			qdb_read_consistency = QDB_READ_EVENTUAL;
+char	   *qdb_min_lsn = NULL;
+
+static const struct config_enum_entry consistency_options[] = {
+	{"eventual", QDB_READ_EVENTUAL, false},
+	{"session", QDB_READ_SESSION, false},
+	{"strict", QDB_READ_STRICT, false},
+	{NULL, 0, false}
+};
+
+typedef struct OwnedSetting
+{
+	const char *name;
+	const char *value;			/* NULL: refused in ALTER SYSTEM, not overridden */
+} OwnedSetting;
+
+#define KEEP_WAL_MB		1024
+#define MIN_SENDERS		32
+
+static const OwnedSetting owned_settings[] = {
+	{"primary_conninfo", "quantadb=member"},	/* where to is in shared memory */
+	{"primary_slot_name", ""},
+	{"restore_command", ""},	/* I2: no WAL past our stream */
+	{"recovery_end_command", ""},
+	{"promote_trigger_file", ""},
+	{"recovery_target", ""},	/* see clear_setting for all five */
+	{"recovery_target_lsn", ""},
+	{"recovery_target_name", ""},
+	{"recovery_target_time", ""},
+	{"recovery_target_xid", ""},
+	{"recovery_target_action", NULL},
+	{"recovery_target_inclusive", NULL},
+	{"recovery_target_timeline", "latest"},
+	{"synchronous_standby_names", "ANY 1000 (quantadb)"},
+	{"restart_after_crash", "on"},
+	{"wal_log_hints", "on"},
+	{"full_page_writes", "on"},
+	{"hot_standby", "on"},
+	{"wal_retrieve_retry_interval", "100ms"},
+	{"recovery_init_sync_method", "syncfs"},
+	{"recovery_min_apply_delay", "0"},
+	{"wal_receiver_create_temp_slot", "off"},
+	{"wal_receiver_status_interval", "1s"},
+};
+
+static bool
+check_node_name(char **newval, void **extra, GucSource source)
+{
+	if (strlen(*newval) >= QDB_NAME_SIZE || strpbrk(*newval, "\n\r\t\"/") != NULL)
+	{
+		GUC_check_errdetail("A node name has at most %d bytes and no quotes, slashes or control characters.",
+							QDB_NAME_SIZE - 1);
+		return false;
+	}
+	return true;
+}
+
+static bool
+check_advertise_host(char **newval, void **extra, GucSource source)
+{
+	if (strlen(*newval) < QDB_HOST_SIZE && strpbrk(*newval, " ,\n\r\t\"/") == NULL)
+		return true;
+	GUC_check_errdetail("It is one host name or address of at most %d bytes.", QDB_HOST_SIZE - 1);
+	return false;
+}
+
+static bool
+check_min_lsn(char **newval, void **extra, GucSource source)
+{
+	bool		have_error = false;
+
+	if (*newval == NULL || **newval == '\0' || strcmp(*newval, "none") == 0)
+		return true;
+	(void) pg_lsn_in_internal(*newval, &have_error);
+	if (have_error)
+		GUC_check_errdetail("It is a WAL position as quantadb_last_commit_lsn() returns it, or empty.");
+	return !have_error;
+}
+
+/* An empty value in the configuration file outranks a default, hence the second try. */
+static void
+set_default(const char *name, char **variable, const char *value)
+{
+	if (*variable == NULL || **variable == '\0')
+		SetConfigOption(name, value, PGC_POSTMASTER, PGC_S_DYNAMIC_DEFAULT);
+	if (*variable == NULL || **variable == '\0')
+		SetConfigOption(name, value, PGC_POSTMASTER, PGC_S_OVERRIDE);
+}
+
+static void
+set_defaults(void)
+{
+	char		name[QDB_NAME_SIZE];
+	char		host[QDB_HOST_SIZE];
+
+	if (gethostname(name, sizeof(name)) != 0 || name[0] == '\0')
+		strlcpy(name, "node", sizeof(name));
+	name[sizeof(name) - 1] = '\0';
+	set_default("quantadb.node_name", &qdb_node_name, name);
+
+	/* Nobody can connect to a wildcard. */
+	strlcpy(host, qdb_listen_addresses + strspn(qdb_listen_addresses, ", "), sizeof(host));
+	host[strcspn(host, ", ")] = '\0';
+	if (host[0] == '\0' || strcmp(host, "*") == 0 || strcmp(host, "0.0.0.0") == 0 ||
+		strcmp(host, "::") == 0)
+		strlcpy(host, name, sizeof(host));
+	set_default("quantadb.advertise_host", &qdb_advertise_host, host);
+}
+
+static void
+define_port(const char *name, const char *what, int *variable, int port)
+{
+	DefineCustomIntVariable(name, what, NULL, variable, port, 1, 65535,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+}
+
+void
+qdb_define_settings(void)
+{
+	DefineCustomStringVariable("quantadb.node_name", "Name of this node, unique in its cluster.",
+							   NULL, &qdb_node_name, "", PGC_POSTMASTER, 0,
+							   check_node_name, NULL, NULL);
+	DefineCustomStringVariable("quantadb.listen_addresses", "Addresses on which the cluster's ports listen.",
+							   NULL, &qdb_listen_addresses, "localhost", PGC_POSTMASTER, 0,
+							   NULL, NULL, NULL);
+	DefineCustomStringVariable("quantadb.advertise_host", "Host that peers and clients are told.",
+							   NULL, &qdb_advertise_host, "", PGC_POSTMASTER, 0,
+							   check_advertise_host, NULL, NULL);
+	define_port("quantadb.raft_port", "Port for Raft and peers.", &qdb_raft_port, 7432);
+	define_port("quantadb.replication_port", "Port for WAL streams.", &qdb_replication_port, 6432);
+	define_port("quantadb.http_port", "Port for health checks and status.", &qdb_http_port, 8432);
+	DefineCustomIntVariable("quantadb.heartbeat_interval", "Time between heartbeats.",
+							NULL, &qdb_heartbeat_ms, 100, 10, 10000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("quantadb.replication_buffer", "Batch and send buffer of a stream.",
+							NULL, &qdb_replication_buffer_kb, 1024, 128, 2048,
+							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("quantadb.priority", "Higher wins ties; 0 never becomes primary.",
+							NULL, &qdb_priority, 100, 0, 1000000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("quantadb.read_consistency", "What reads of this session may miss.",
+							 NULL, &qdb_read_consistency, QDB_READ_EVENTUAL, consistency_options,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("quantadb.min_lsn", "Position that session reads wait for.",
+							   NULL, &qdb_min_lsn, "", PGC_USERSET, 0,
+							   check_min_lsn, NULL, NULL);
+	MarkGUCPrefixReserved("quantadb");
+	set_defaults();
+}
+
+/* Raise a setting of the postmaster to least, as if it were its default. */
+static void
+raise_to(const char *name, int current, int least)
+{
+	char		value[16];
+
+	if (current >= least)
+		return;
+	snprintf(value, sizeof(value), "%d", least);
+	SetConfigOption(name, value, PGC_POSTMASTER, PGC_S_OVERRIDE);
+}
+
+/*
+ * To empty one recovery target while another one is set is an error in
+ * PostgreSQL, and only one can be set: leave alone what is empty already.
+ */
+static void
+clear_setting(const char *name)
+{
+	const char *value = GetConfigOption(name, false, false);
+
+	if (value != NULL && *value != '\0')
+		SetConfigOption(name, "", PGC_POSTMASTER, PGC_S_OVERRIDE);
+}
+
+void
+qdb_own_settings(void)
+{
+	if (max_wal_senders == 0)
+		ereport(FATAL,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("[cluster] max_wal_senders must not be 0 on a member: commits would not wait for a quorum"),
+				 errhint("Remove max_wal_senders from the configuration.")));
+	if (wal_level < WAL_LEVEL_REPLICA)
+		ereport(FATAL,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("[cluster] wal_level must be \"replica\" or \"logical\" on a member"),
+				 errhint("Remove wal_level from the configuration.")));
+
+	for (int i = 0; i < lengthof(owned_settings); i++)
+	{
+		const OwnedSetting *owned = &owned_settings[i];
+
+		if (owned->value == NULL)
+			continue;
+		if (strncmp(owned->name, "recovery_target", 15) == 0 && *owned->value == '\0')
+			clear_setting(owned->name);
+		else
+			SetConfigOption(owned->name, owned->value, PGC_POSTMASTER, PGC_S_OVERRIDE);
+	}
+	/* These size shared memory, which exists already in a crash cycle. */
+	if (process_shared_preload_libraries_in_progress)
+	{
+		raise_to("max_wal_senders", max_wal_senders, MIN_SENDERS);
+		raise_to("max_replication_slots", max_replication_slots, MIN_SENDERS);
+	}
+	raise_to("wal_keep_size", wal_keep_size_mb, KEEP_WAL_MB);
+}
+
+bool
+qdb_is_owned_setting(const char *name)
+{
+	for (int i = 0; i < lengthof(owned_settings); i++)
+		if (pg_strcasecmp(owned_settings[i].name, name) == 0)
+			return true;
+	return false;
+}

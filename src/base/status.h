@@ -1,0 +1,72 @@
+/*-------------------------------------------------------------------------
+ *
+ * status.h
+ *		What a node says about itself and its cluster, in one place.
+ *
+ * SQL functions, error hints and HTTP answers show the same facts; they all
+ * take them from one QdbStatus.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QDB_BASE_STATUS_H
+#define QDB_BASE_STATUS_H
+
+#include "base/base.h"
+
+typedef struct QdbNodeStatus
+{
+	const QdbMember *member;	/* points into QdbStatus.state */
+	bool		self;
+	bool		primary;		/* holds the current seat */
+	bool		connected;
+	int64		seen_ago_us;	/* -1: never, or self */
+	const char *role;
+	char		state[16];
+	XLogRecPtr	wal_end;		/* 0 unknown */
+	int64		lag_bytes;		/* -1 unknown */
+	int64		lag_us;			/* -1 unknown */
+	bool		eligible;
+	char		why_not[QDB_REASON_SIZE];
+} QdbNodeStatus;
+
+/* A consistent enough picture: each part is copied under its own lock. */
+typedef struct QdbStatus
+{
+	bool		member;
+	bool		in_recovery;
+	bool		may_write;
+	bool		lease_alive;
+	bool		fenced;
+	uint64		self;			/* member id, 0 when no member */
+	uint64		seat_epoch;
+	uint64		open_epoch;
+	TimeLineID	timeline;
+	int			node_state;		/* QdbNodeState */
+	int			raft_state;
+	uint64		raft_term;
+	uint64		raft_leader;
+	uint64		raft_last_index;
+	XLogRecPtr	quorum_lsn;
+	XLogRecPtr	wal_end;
+	int64		lease_left_us;	/* 0: none */
+	bool		majority;		/* live voters are a majority */
+	int			can_lose;
+	const QdbState *state;		/* never NULL; a private copy */
+	const QdbMember *primary;	/* NULL: there is none */
+	int			nnodes;
+	QdbNodeStatus nodes[QDB_MAX_MEMBERS];
+} QdbStatus;
+
+/* palloc'd in the current context.  qdb_shared must be set; takes both locks. */
+extern QdbStatus *qdb_collect_status(void);
+
+extern const char *qdb_node_state_text(int node_state);
+extern const char *qdb_raft_state_text(int raft_state);
+extern const char *qdb_role_text(int role);
+/* False: no such role. */
+extern bool qdb_parse_role(const char *text, int *role);
+
+/* Where the primary is, as a sentence for hints; palloc'd. */
+extern char *qdb_primary_hint(void);
+
+#endif							/* QDB_BASE_STATUS_H */

@@ -1,0 +1,152 @@
+/*-------------------------------------------------------------------------
+ *
+ * internal.h
+ *		What the files of the coordinator share.
+ *
+ * The coordinator is one thread with one loop (coordinator.c).  Each turn it
+ * drives the peer mesh (mesh.c, heartbeat.c, lease.c), Raft (raft_node.h), proposals
+ * (proposals.c), the mailbox (requests.c, init.c, join.c, handover.c), this node's own
+ * steps (role.c, seat.c) and, where it leads Raft, the decisions (leader.c).
+ * Nothing here blocks longer than an fsync or a scan of local WAL.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QDB_CLUSTER_INTERNAL_H
+#define QDB_CLUSTER_INTERNAL_H
+
+#include "base/base.h"
+#include "base/channel.h"
+#include "cluster/mesh.h"
+#include "cluster/raft_node.h"
+
+#define QDB_RAFT_DIR		QDB_DIR "/raft"
+
+typedef struct QdbCoordinator
+{
+	QdbIdentity self;
+	QdbRaft    *raft;			/* NULL: no member (yet) */
+	QdbState   *state;			/* changed only by Raft's applies */
+	bool		state_changed;	/* since it was published */
+	int64		started_us;		/* when this process began */
+	int64		now_us;			/* at the start of this turn */
+
+	/* For decisions. */
+	bool		was_leader;
+	int64		leader_since_us;
+	int64		epoch_seen_us;
+	int64		last_failover_us;
+	uint64		wanted;			/* target of a switchover */
+	int64		wanted_until_us;
+
+	uint64		released_epoch; /* a RELEASE of this epoch was applied */
+	bool		handing_over;	/* fenced for a switchover or a shutdown */
+
+	char		why_not[QDB_REASON_SIZE];	/* why no seat may come here */
+	XLogRecPtr	wal_end;
+} QdbCoordinator;
+
+extern QdbCoordinator qdb_co;
+
+/* ---- coordinator.c ---- */
+/* Opens Raft for qdb_co.self.  False with why. */
+extern bool qdb_open_raft(char *why, size_t why_size);
+extern void qdb_close_raft(void);
+/* Copies the applied state into shared memory. */
+extern void qdb_publish_state(void);
+/* This node in the replicated state; NULL: not (yet, or any more) in it. */
+extern const QdbMember *qdb_self_member(void);
+extern bool qdb_is_raft_leader(void);
+/* May this member's acks and reports count, under either number of an open change? */
+extern bool qdb_counts_as_voter(const QdbState *state, uint64 member);
+/* The seat is this boot's, by the replicated state. */
+extern bool qdb_grant_is_ours(const QdbGrant *grant);
+
+/* ---- proposals.c ---- */
+typedef void (*QdbProposalDone) (uint64 a, uint64 b, bool known, QdbResult result);
+
+/*
+ * Commits a command wherever the leader is.  done (may be NULL) is called from
+ * the loop, never from a Raft callback, exactly once: known false when the outcome is unknown.
+ * False: too many are under way, done is not called.
+ */
+extern bool qdb_propose(QdbCommand *command, QdbProposalDone done, uint64 a, uint64 b);
+extern void qdb_proposals_turn(void);
+/* Raft's answer; only noted, since a callback may neither raise errors nor close Raft. */
+extern void qdb_proposal_finished(uint64 id, bool known, QdbResult result);
+/* PROPOSE and PROPOSE_RESULT frames. */
+extern void qdb_receive_propose(QdbPeer *peer, const QdbFrame *frame);
+extern void qdb_receive_propose_result(QdbPeer *peer, const QdbFrame *frame);
+/* Asks the holder to hand its seat over; the answer as for a proposal. */
+extern bool qdb_ask_handover(uint64 holder, uint64 target, QdbProposalDone done, uint64 a, uint64 b);
+
+/* ---- heartbeat.c ---- */
+extern void qdb_heartbeat_turn(void);
+extern void qdb_receive_heartbeat(QdbPeer *peer, const QdbFrame *frame);
+extern void qdb_publish_peers(void);
+
+/* ---- lease.c ---- */
+/* Epoch of the lease that this node asks for now; 0 none. */
+extern uint64 qdb_lease_request(void);
+/* A peer asks: true when granted and remembered (I9). */
+extern bool qdb_lease_grant(QdbPeer *peer, uint64 epoch);
+/* A peer granted what was asked for at sent_us. */
+extern void qdb_lease_take(QdbPeer *peer, uint64 epoch, int64 sent_us);
+/* Recomputes lease_until and the fence. */
+extern void qdb_lease_turn(void);
+/* A grant given by this node may still be alive: no report yet (I9). */
+extern bool qdb_lease_blocks_report(void);
+
+/* ---- role.c, seat.c ---- */
+extern void qdb_role_turn(void);
+/* The holder's steps; grant is ours. */
+extern void qdb_seat_turn(const QdbGrant *grant, bool in_recovery);
+/* Refuses writes from now on; sticky. */
+extern void qdb_fence_seat(void);
+/* This node's scanned end of WAL, of the promised epoch; NULL: not known (why_not is set). */
+extern const QdbEndOfWal *qdb_own_end_of_wal(void);
+extern void qdb_forget_end_of_wal(void);
+/* What keeps this node from following or holding a seat; "" when nothing does. */
+extern void qdb_set_problem(const char *problem);
+/* Ends queries that hold up replay, now and then. */
+extern void qdb_clear_replay(void);
+
+/* ---- leader.c ---- */
+extern void qdb_leader_turn(void);
+
+/* ---- requests.c ---- */
+extern void qdb_requests_begin(void);
+extern void qdb_requests_turn(void);
+/* Fails a request; sqlstate as ERRCODE_*, hint may be NULL. */
+extern void qdb_refuse_request(int slot, int sqlstate, const char *message, const char *hint);
+extern void qdb_answer_request(int slot, uint64 answer, const char *text);
+
+/* ---- init.c ---- */
+extern void qdb_start_init(int slot, const QdbRequest *request);
+/* Makes this node a member in shared memory. */
+extern void qdb_become_member(void);
+extern bool qdb_make_folder(char *why, size_t why_size);
+
+/* ---- join.c ---- */
+extern void qdb_start_join(int slot, const QdbRequest *request);
+extern void qdb_join_turn(void);
+extern QdbChannel *qdb_join_channel(void);
+/* The other side: a stranger's JOIN frame. */
+extern void qdb_receive_join(QdbStranger *stranger, const QdbFrame *frame);
+
+/* ---- token.c ---- */
+extern void qdb_start_token(int slot, const QdbRequest *request);
+/* Splits "ID.SECRET", both hex; false: malformed. */
+extern bool qdb_parse_token(const char *text, uint64 *id, uint8 *secret);
+extern bool qdb_hash_secret(const uint8 *secret, uint8 *hash);
+
+#define QDB_SECRET_SIZE		16
+
+/* ---- handover.c ---- */
+extern void qdb_start_promote(int slot, const QdbRequest *request);
+/* Holder: begins to hand the seat to target; QDB_OK or why not. */
+extern QdbResult qdb_begin_handover(uint64 target);
+extern void qdb_handover_turn(void);
+/* SIGTERM: says goodbye, gives the seat back; does not return. */
+extern void qdb_shut_down(void) pg_attribute_noreturn();
+
+#endif							/* QDB_CLUSTER_INTERNAL_H */

@@ -1,0 +1,339 @@
+/*-------------------------------------------------------------------------
+ *
+ * join.c
+ *		A copy of the cluster's data becomes a member: both sides.
+ *
+ * The joiner shows its token to any member, which has the leader commit
+ * MEMBER_ADD and answers with the member id and the replicated state.  The
+ * joiner stores a promise, an empty Raft folder and then its identity, and
+ * goes through a crash cycle: what a member owns must hold in every process.
+ *
+ * The peer is "host:port" of its raft_port; the SQL side finds that out.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+
+#include "access/twophase.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "postmaster/postmaster.h"
+#include "replication/walsender.h"
+#include "storage/ipc.h"
+#include "storage/lock.h"
+
+#include "cluster/internal.h"
+
+#define JOIN_US				(15 * 1000 * 1000)
+#define ANSWER_US			(200 * 1000)
+
+/* The joiner's side. */
+static QdbChannel *channel = NULL;
+static bool sent = false;
+static int	join_slot = -1;
+static int64 deadline_us;
+static int64 cycle_us = 0;		/* joined; the crash cycle begins then */
+static uint64 token_id;
+static uint8 token_secret[QDB_SECRET_SIZE];
+static uint64 incarnation;
+
+static int32
+limit_setting(int i)
+{
+	const int	limits[] = {MaxConnections, max_worker_processes, max_wal_senders,
+		max_prepared_xacts, max_locks_per_xact};
+
+	return limits[i];
+}
+static const char *const limit_names[] = {"max_connections", "max_worker_processes",
+"max_wal_senders", "max_prepared_transactions", "max_locks_per_transaction"};
+
+QdbChannel *
+qdb_join_channel(void)
+{
+	return channel;
+}
+
+static void
+end_join(int sqlstate, const char *why, const char *hint)
+{
+	if (channel != NULL)
+		qdb_channel_close(channel);
+	channel = NULL;
+	if (sqlstate != 0)
+		qdb_refuse_request(join_slot, sqlstate, why, hint);
+	memset(token_secret, 0, sizeof(token_secret));
+}
+
+void
+qdb_start_join(int slot, const QdbRequest *request)
+{
+	char		peer[QDB_REQUEST_TEXT];
+	char	   *token;
+	char	   *port;
+
+	strlcpy(peer, request->text, sizeof(peer));
+	token = strchr(peer, ' ');
+	if (token != NULL)
+		*token++ = '\0';
+	port = strrchr(peer, ':');
+	if (port != NULL)
+		*port++ = '\0';
+	if (token == NULL || port == NULL || atoi(port) <= 0 || atoi(port) > 65535 ||
+		!qdb_parse_token(token, &token_id, token_secret))
+	{
+		qdb_refuse_request(slot, ERRCODE_INVALID_PARAMETER_VALUE, "malformed peer or token",
+						   "The peer is host:port, the token what quantadb_join_token() returned.");
+		return;
+	}
+	if (!RecoveryInProgress())
+	{
+		qdb_refuse_request(slot, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+						   "this server is not a standby",
+						   "Make a copy with pg_basebackup -R and start it; cloning is not available yet.");
+		return;
+	}
+	if (channel != NULL || cycle_us != 0)
+	{
+		qdb_refuse_request(slot, ERRCODE_OBJECT_IN_USE, "a join is under way", NULL);
+		return;
+	}
+	if (!pg_strong_random(&incarnation, sizeof(incarnation)))
+		incarnation = 0;
+	incarnation = (incarnation & PG_INT64_MAX) | 1;
+	channel = qdb_channel_connect(peer, atoi(port));
+	sent = false;
+	join_slot = slot;
+	deadline_us = qdb_co.now_us + JOIN_US;
+	if (channel == NULL)
+		end_join(ERRCODE_CONNECTION_FAILURE, "could not open a connection", NULL);
+}
+
+static void
+send_join(void)
+{
+	uint8		buf[1024];
+	QdbWriter	w = {.buf = buf, .size = sizeof(buf)};
+
+	qdb_put_u32(&w, QDB_COMMAND_FORMAT);
+	qdb_put_u32(&w, QDB_STATE_FORMAT);
+	qdb_put_u64(&w, token_id);
+	qdb_put_bytes(&w, token_secret, sizeof(token_secret));
+	qdb_put_u64(&w, GetSystemIdentifier());
+	qdb_put_u64(&w, incarnation);
+	qdb_put_string(&w, qdb_node_name);
+	qdb_put_string(&w, qdb_advertise_host);
+	qdb_put_u16(&w, (uint16) PostPortNumber);
+	qdb_put_u16(&w, (uint16) qdb_raft_port);
+	qdb_put_u16(&w, (uint16) qdb_replication_port);
+	qdb_put_u16(&w, (uint16) qdb_http_port);
+	qdb_put_u32(&w, (uint32) qdb_priority);
+	for (int i = 0; i < lengthof(limit_names); i++)
+		qdb_put_u32(&w, (uint32) limit_setting(i));
+	sent = !w.failed && qdb_channel_send(channel, QDB_FRAME_JOIN, buf, (uint32) w.used);
+}
+
+/* The promise before the identity: a member that boots has one. */
+static void
+store_membership(uint64 member, const QdbState *state)
+{
+	char		why[QDB_REASON_SIZE] = "";
+	struct stat st;
+	QdbIdentity *self = &qdb_co.self;
+
+	memset(self, 0, sizeof(*self));
+	strlcpy(self->cluster_id, state->cluster_id, sizeof(self->cluster_id));
+	strlcpy(self->name, qdb_node_name, sizeof(self->name));
+	self->member = member;
+	self->system_identifier = GetSystemIdentifier();
+	self->incarnation = incarnation;
+	self->boot = 1;
+	if (stat(DataDir, &st) == 0)
+		self->inode = st.st_ino;
+	if (!qdb_make_folder(why, sizeof(why)) ||
+		!qdb_raft_prepare(QDB_RAFT_DIR, member, why, sizeof(why)) ||
+		(!state->epoch_open && !qdb_promise_store(state->epoch)))
+	{
+		end_join(ERRCODE_IO_ERROR, why[0] != '\0' ? why : "could not store the promise",
+				 "Remove the new member from the cluster before you try again.");
+		return;
+	}
+	qdb_identity_store(self);
+	ereport(LOG, (errmsg("[cluster] joined cluster %s as member %llu", self->cluster_id,
+						 (unsigned long long) member)));
+	qdb_answer_request(join_slot, member, self->cluster_id);
+	end_join(0, NULL, NULL);
+	cycle_us = qdb_now_us() + ANSWER_US;
+}
+
+static void
+take_result(const QdbFrame *frame)
+{
+	QdbReader	r = {.buf = frame->payload, .size = frame->length};
+	uint64		member = qdb_get_u64(&r);
+	char		why[QDB_REASON_SIZE] = "";
+	QdbState   *state;
+	size_t		left;
+
+	qdb_get_string(&r, why, sizeof(why));
+	left = r.failed ? 0 : r.size - r.pos;
+	if (member == 0 || left == 0)
+	{
+		end_join(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+				 why[0] != '\0' ? why : "malformed answer", NULL);
+		return;
+	}
+	state = palloc(sizeof(QdbState));
+	if (!qdb_state_decode(qdb_get_bytes(&r, left), left, state) ||
+		state->system_identifier != GetSystemIdentifier())
+		end_join(ERRCODE_PROTOCOL_VIOLATION, "malformed answer", NULL);
+	else
+		store_membership(member, state);
+}
+
+void
+qdb_join_turn(void)
+{
+	QdbFrame	frame;
+
+	if (cycle_us != 0 && qdb_co.now_us >= cycle_us)
+	{
+		qdb_become_member();
+		qdb_effects.demote("joined");
+		proc_exit(1);
+	}
+	if (channel == NULL)
+		return;
+	qdb_channel_drive(channel);
+	if (qdb_channel_state(channel) == QDB_CHANNEL_UP && !sent)
+		send_join();
+	if (qdb_channel_receive(channel, &frame))
+	{
+		if (frame.type == QDB_FRAME_JOIN_RESULT)
+			take_result(&frame);
+		else
+			end_join(ERRCODE_PROTOCOL_VIOLATION, "the peer does not speak this protocol", NULL);
+	}
+	else if (qdb_channel_state(channel) == QDB_CHANNEL_FAILED)
+	{
+		char		why[QDB_REASON_SIZE];
+
+		snprintf(why, sizeof(why), "the connection to the peer failed: %s", qdb_channel_error(channel));
+		end_join(ERRCODE_CONNECTION_FAILURE, why, NULL);
+	}
+	else if (qdb_co.now_us > deadline_us)
+		end_join(ERRCODE_CONNECTION_FAILURE, "no answer from the peer in time", NULL);
+}
+
+/* ---- the member's side ---- */
+
+static void
+answer_joiner(QdbStranger *stranger, uint64 member, const char *why)
+{
+	size_t		size = QDB_STATE_MAX_BYTES + 1024;
+	uint8	   *buf = palloc(size);
+	QdbWriter	w = {.buf = buf, .size = size};
+	size_t		length;
+
+	qdb_put_u64(&w, member);
+	qdb_put_string(&w, why);
+	length = size - w.used;
+	if (member != 0 && !w.failed)
+	{
+		if (!qdb_state_encode(qdb_co.state, buf + w.used, &length))
+			return;
+		w.used += length;
+	}
+	if (!w.failed)
+		(void) qdb_channel_send(stranger->channel, QDB_FRAME_JOIN_RESULT, buf, (uint32) w.used);
+	pfree(buf);
+}
+
+static void
+add_done(uint64 number, uint64 serial, bool known, QdbResult result)
+{
+	QdbStranger *stranger = qdb_mesh_stranger((int) number, serial);
+	uint64		member = 0;
+
+	if (stranger == NULL)
+		return;
+	/* The incarnation is random: who names it is the one that was added. */
+	for (uint32 i = 0; i < qdb_co.state->nmembers; i++)
+	{
+		if (qdb_co.state->members[i].incarnation == stranger->incarnation)
+			member = qdb_co.state->members[i].id;
+	}
+	if (member != 0)
+		answer_joiner(stranger, member, "");
+	else if (known && result == QDB_OK)
+		answer_joiner(stranger, 0, "this member's log is behind: ask the primary");
+	else
+		answer_joiner(stranger, 0, known ? qdb_result_text(result) :
+					  "no answer from the Raft leader in time");
+}
+
+/* Reads a JOIN into the command; NULL when well-formed and acceptable. */
+static const char *
+judge_join(const QdbFrame *frame, QdbCommand *command)
+{
+	QdbReader	r = {.buf = frame->payload, .size = frame->length};
+	QdbMember  *member = &command->member;
+	uint32		command_format = qdb_get_u32(&r);
+	uint32		state_format = qdb_get_u32(&r);
+	const uint8 *secret;
+	uint64		system_identifier;
+	static char why[QDB_REASON_SIZE];
+
+	command->token.id = qdb_get_u64(&r);
+	secret = qdb_get_bytes(&r, QDB_SECRET_SIZE);
+	system_identifier = qdb_get_u64(&r);
+	member->incarnation = qdb_get_u64(&r);
+	qdb_get_string(&r, member->name, sizeof(member->name));
+	qdb_get_string(&r, member->host, sizeof(member->host));
+	member->sql_port = qdb_get_u16(&r);
+	member->raft_port = qdb_get_u16(&r);
+	member->replication_port = qdb_get_u16(&r);
+	member->http_port = qdb_get_u16(&r);
+	member->priority = (int32) qdb_get_u32(&r);
+	if (r.failed || command_format != QDB_COMMAND_FORMAT || state_format != QDB_STATE_FORMAT)
+		return "its version of quantadb does not fit this cluster's";
+	if (system_identifier != GetSystemIdentifier())
+		return "this server is no copy of the cluster's data; cloning is not available yet: "
+			"make it with pg_basebackup";
+	for (int i = 0; i < lengthof(limit_names); i++)
+	{
+		if ((int32) qdb_get_u32(&r) >= limit_setting(i))
+			continue;
+		snprintf(why, sizeof(why), "its %s is below the cluster's %d", limit_names[i], limit_setting(i));
+		return why;
+	}
+	if (!qdb_reader_done(&r) || !qdb_hash_secret(secret, command->token.secret_hash))
+		return "malformed request";
+	return NULL;
+}
+
+void
+qdb_receive_join(QdbStranger *stranger, const QdbFrame *frame)
+{
+	QdbCommand	command;
+	const char *why;
+
+	memset(&command, 0, sizeof(command));
+	stranger->joining = true;
+	why = judge_join(frame, &command);
+	if (why != NULL)
+	{
+		answer_joiner(stranger, 0, why);
+		return;
+	}
+	stranger->incarnation = command.member.incarnation;
+	command.type = QDB_CMD_MEMBER_ADD;
+	command.member.id = qdb_co.state->next_member_id;
+	command.membership = qdb_co.state->membership;
+	strlcpy(command.node, command.member.name, sizeof(command.node));
+	if (!qdb_propose(&command, add_done, qdb_mesh_stranger_number(stranger), stranger->serial))
+		answer_joiner(stranger, 0, "too many commands are under way");
+}

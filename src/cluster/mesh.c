@@ -1,0 +1,567 @@
+/*-------------------------------------------------------------------------
+ *
+ * mesh.c
+ *		Connections between the members.
+ *
+ * A connection that breaks is opened again at once.  If its port then refuses,
+ * the process is gone, and who waits for it may act without a timeout.  A host
+ * that swallows packets looks different: nothing is heard, and after a while
+ * the connection is replaced so that a healed network is found quickly.
+ *
+ * A peer is known from the replicated state, or from its HELLO: a member whose
+ * own log is still empty learns so where its leader is.
+ *
+ * Process: coordinator.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "cluster/internal.h"
+
+#define CONNECT_DEADLINE_US		(2 * 1000 * 1000)
+#define SILENCE_US				(3 * 1000 * 1000)
+#define RETRY_US				(100 * 1000)
+#define STRANGER_DEADLINE_US	(5 * 1000 * 1000)
+#define JOIN_DEADLINE_US		(20 * 1000 * 1000)
+
+typedef struct Hello
+{
+	char		cluster_id[QDB_CLUSTER_ID_SIZE];
+	uint64		member;
+	char		name[QDB_NAME_SIZE];
+	uint64		incarnation;
+	uint64		boot;
+	uint64		system_identifier;
+	char		host[QDB_HOST_SIZE];
+	uint16		raft_port;
+} Hello;
+
+static QdbPeer peers[QDB_MAX_MEMBERS];
+static QdbStranger strangers[QDB_MAX_STRANGERS];
+static int	listeners[QDB_MESH_MAX_LISTEN];
+static int	nlisteners = 0;
+static uint64 next_serial = 1;
+
+bool
+qdb_mesh_start(void)
+{
+	char		why[QDB_REASON_SIZE] = "";
+
+	if (nlisteners > 0)
+		return true;
+	nlisteners = qdb_listen(qdb_listen_addresses, qdb_raft_port, listeners,
+							QDB_MESH_MAX_LISTEN, why, sizeof(why));
+	if (nlisteners > 0)
+		return true;
+	nlisteners = 0;
+	ereport(LOG, (errmsg("[raft] could not listen on port %d: %s", qdb_raft_port, why)));
+	return false;
+}
+
+static void
+close_channel(QdbChannel **channel)
+{
+	if (*channel != NULL)
+		qdb_channel_close(*channel);
+	*channel = NULL;
+}
+
+static void
+close_out(QdbPeer *peer)
+{
+	close_channel(&peer->out);
+	peer->out_up = false;
+	peer->hello_sent = false;
+}
+
+void
+qdb_mesh_stop(void)
+{
+	for (int i = 0; i < nlisteners; i++)
+		close(listeners[i]);
+	nlisteners = 0;
+	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
+	{
+		close_out(&peers[i]);
+		close_channel(&peers[i].in);
+		peers[i].member = 0;
+	}
+	for (int i = 0; i < QDB_MAX_STRANGERS; i++)
+		close_channel(&strangers[i].channel);
+}
+
+QdbPeer *
+qdb_mesh_peer(uint64 member)
+{
+	for (int i = 0; member != 0 && i < QDB_MAX_MEMBERS; i++)
+	{
+		if (peers[i].member == member)
+			return &peers[i];
+	}
+	return NULL;
+}
+
+QdbPeer *
+qdb_mesh_slot(int i)
+{
+	return &peers[i];
+}
+
+QdbStranger *
+qdb_mesh_stranger(int i, uint64 serial)
+{
+	if (i < 0 || i >= QDB_MAX_STRANGERS || strangers[i].channel == NULL ||
+		strangers[i].serial != serial)
+		return NULL;
+	return &strangers[i];
+}
+
+int
+qdb_mesh_stranger_number(const QdbStranger *stranger)
+{
+	return (int) (stranger - strangers);
+}
+
+bool
+qdb_peer_connected(const QdbPeer *peer)
+{
+	return peer != NULL && peer->out_up && peer->in != NULL;
+}
+
+bool
+qdb_mesh_send(uint64 member, uint8 type, const void *data, uint32 length)
+{
+	QdbPeer    *peer = qdb_mesh_peer(member);
+
+	return peer != NULL && peer->out_up && qdb_channel_send(peer->out, type, data, length);
+}
+
+/* The slot of a member, made where it is new; NULL: no room. */
+static QdbPeer *
+make_peer(uint64 member)
+{
+	QdbPeer    *peer = qdb_mesh_peer(member);
+
+	for (int i = 0; peer == NULL && i < QDB_MAX_MEMBERS; i++)
+	{
+		if (peers[i].member == 0)
+		{
+			peer = &peers[i];
+			memset(peer, 0, sizeof(*peer));
+			peer->member = member;
+		}
+	}
+	return peer;
+}
+
+static void
+set_address(QdbPeer *peer, const char *host, int port)
+{
+	if (peer->port == port && strcmp(peer->host, host) == 0)
+		return;
+	strlcpy(peer->host, host, sizeof(peer->host));
+	peer->port = port;
+	close_out(peer);
+	peer->next_connect_us = 0;
+}
+
+/* Peers follow the replicated state; one that was removed is dropped. */
+static void
+follow_state(void)
+{
+	const QdbState *state = qdb_co.state;
+
+	for (uint32 i = 0; i < state->nmembers; i++)
+	{
+		const QdbMember *member = &state->members[i];
+		QdbPeer    *peer;
+
+		if (member->id == qdb_co.self.member)
+			continue;
+		peer = make_peer(member->id);
+		if (peer != NULL)
+			set_address(peer, member->host, member->raft_port);
+	}
+	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
+	{
+		QdbPeer    *peer = &peers[i];
+
+		if (peer->member != 0 && peer->member < state->next_member_id &&
+			qdb_member_by_id(state, peer->member) == NULL)
+		{
+			close_out(peer);
+			close_channel(&peer->in);
+			peer->member = 0;
+		}
+	}
+}
+
+static bool
+send_hello(QdbChannel *channel)
+{
+	uint8		buf[512];
+	QdbWriter	w = {.buf = buf, .size = sizeof(buf)};
+
+	qdb_put_string(&w, qdb_co.self.cluster_id);
+	qdb_put_u64(&w, qdb_co.self.member);
+	qdb_put_string(&w, qdb_co.self.name);
+	qdb_put_u64(&w, qdb_co.self.incarnation);
+	qdb_put_u64(&w, qdb_co.self.boot);
+	qdb_put_u64(&w, qdb_co.self.system_identifier);
+	qdb_put_string(&w, qdb_advertise_host);
+	qdb_put_u16(&w, (uint16) qdb_raft_port);
+	return !w.failed && qdb_channel_send(channel, QDB_FRAME_HELLO, buf, (uint32) w.used);
+}
+
+static bool
+read_hello(const QdbFrame *frame, Hello *hello)
+{
+	QdbReader	r = {.buf = frame->payload, .size = frame->length};
+
+	memset(hello, 0, sizeof(*hello));
+	qdb_get_string(&r, hello->cluster_id, sizeof(hello->cluster_id));
+	hello->member = qdb_get_u64(&r);
+	qdb_get_string(&r, hello->name, sizeof(hello->name));
+	hello->incarnation = qdb_get_u64(&r);
+	hello->boot = qdb_get_u64(&r);
+	hello->system_identifier = qdb_get_u64(&r);
+	qdb_get_string(&r, hello->host, sizeof(hello->host));
+	hello->raft_port = qdb_get_u16(&r);
+	return qdb_reader_done(&r);
+}
+
+/*
+ * Is this the member it says it is?  NULL: yes.  A restored or copied directory has
+ * another incarnation; a boot below one already seen is a leftover (I16).
+ */
+static const char *
+judge_hello(const Hello *hello)
+{
+	const QdbMember *member = qdb_member_by_id(qdb_co.state, hello->member);
+	const QdbPeer *peer = qdb_mesh_peer(hello->member);
+
+	if (strcmp(hello->cluster_id, qdb_co.self.cluster_id) != 0)
+		return "it belongs to another cluster";
+	if (hello->system_identifier != qdb_co.self.system_identifier)
+		return "it has another system identifier";
+	if (hello->member == 0 || hello->member == qdb_co.self.member)
+		return "it has a wrong member id";
+	if (member == NULL && hello->member < qdb_co.state->next_member_id)
+		return "it was removed from the cluster";
+	if (member != NULL && member->incarnation != hello->incarnation)
+		return "it has another incarnation than the member it names";
+	if (peer != NULL && peer->boot != 0 &&
+		(peer->incarnation != hello->incarnation ? member == NULL : hello->boot < peer->boot))
+		return "a later boot of it has been seen";
+	return NULL;
+}
+
+/* Notes (incarnation, boot) of a peer that was let in. */
+static void
+note_boot(QdbPeer *peer, const Hello *hello)
+{
+	peer->incarnation = hello->incarnation;
+	peer->boot = hello->boot;
+	peer->gone = false;
+}
+
+/* A stranger's HELLO: it becomes the incoming channel of its peer, or is refused. */
+static void
+admit_peer(QdbStranger *stranger, const QdbFrame *frame)
+{
+	Hello		hello;
+	const char *why = "its HELLO is malformed";
+	QdbPeer    *peer = NULL;
+
+	if (read_hello(frame, &hello))
+		why = judge_hello(&hello);
+	if (why == NULL)
+	{
+		peer = make_peer(hello.member);
+		if (peer == NULL)
+			why = "there are too many peers";
+		else if (peer->in != NULL && peer->boot == hello.boot &&
+				 qdb_co.now_us - peer->heard_us < 2000L * qdb_heartbeat_ms)
+			why = "another connection of it is alive";
+	}
+	if (why != NULL)
+	{
+		ereport(DEBUG1, (errmsg_internal("[raft] refused a connection: %s", why)));
+		close_channel(&stranger->channel);
+		return;
+	}
+	if (peer->in != NULL)
+		qdb_channel_close(peer->in);
+	peer->in = stranger->channel;
+	stranger->channel = NULL;
+	peer->heard_us = qdb_co.now_us;
+	note_boot(peer, &hello);
+	if (qdb_member_by_id(qdb_co.state, hello.member) == NULL)
+		set_address(peer, hello.host, hello.raft_port);
+	if (peer->out == NULL)
+		peer->next_connect_us = 0;
+	(void) send_hello(peer->in);
+}
+
+static void
+receive_goodbye(QdbPeer *peer, const QdbFrame *frame)
+{
+	QdbReader	r = {.buf = frame->payload, .size = frame->length};
+	uint64		incarnation = qdb_get_u64(&r);
+	uint64		boot = qdb_get_u64(&r);
+
+	(void) qdb_get_u8(&r);
+	if (!qdb_reader_done(&r) || incarnation != peer->incarnation || boot != peer->boot)
+		return;
+	peer->goodbye_boot = boot;
+	peer->gone = true;
+	ereport(LOG, (errmsg("[cluster] node %llu said goodbye", (unsigned long long) peer->member)));
+}
+
+static void
+dispatch(QdbPeer *peer, const QdbFrame *frame)
+{
+	switch (frame->type)
+	{
+		case QDB_FRAME_HEARTBEAT:
+			qdb_receive_heartbeat(peer, frame);
+			break;
+		case QDB_FRAME_RAFT:
+			if (qdb_co.raft != NULL)
+				qdb_raft_receive(qdb_co.raft, peer->member, frame->payload, frame->length);
+			break;
+		case QDB_FRAME_PROPOSE:
+			qdb_receive_propose(peer, frame);
+			break;
+		case QDB_FRAME_PROPOSE_RESULT:
+			qdb_receive_propose_result(peer, frame);
+			break;
+		case QDB_FRAME_GOODBYE:
+			receive_goodbye(peer, frame);
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+drive_in(QdbPeer *peer)
+{
+	QdbFrame	frame;
+
+	if (peer->in == NULL)
+		return;
+	qdb_channel_drive(peer->in);
+	/* A handler may close the channel, hence the check in each round. */
+	while (peer->in != NULL && qdb_channel_receive(peer->in, &frame))
+	{
+		peer->heard_us = qdb_co.now_us;
+		dispatch(peer, &frame);
+	}
+	if (peer->in != NULL && qdb_channel_state(peer->in) == QDB_CHANNEL_FAILED)
+		close_channel(&peer->in);
+}
+
+/* The answer to our HELLO: only the member that we meant may get our frames. */
+static void
+take_answer(QdbPeer *peer)
+{
+	QdbFrame	frame;
+	Hello		hello;
+
+	while (peer->out != NULL && qdb_channel_receive(peer->out, &frame))
+	{
+		if (frame.type != QDB_FRAME_HELLO || !read_hello(&frame, &hello) ||
+			hello.member != peer->member || judge_hello(&hello) != NULL)
+		{
+			close_out(peer);
+			peer->next_connect_us = qdb_co.now_us + 10 * RETRY_US;
+			return;
+		}
+		if (!peer->out_up)
+			ereport(LOG, (errmsg("[cluster] connected to node \"%s\"", hello.name)));
+		peer->out_up = true;
+		note_boot(peer, &hello);
+	}
+}
+
+/* A failed outgoing connection: refused means that no process is there. */
+static void
+lose_out(QdbPeer *peer)
+{
+	bool		was_up = peer->out_up;
+	bool		refused = qdb_channel_errno(peer->out) == ECONNREFUSED;
+
+	if (was_up)
+		ereport(LOG, (errmsg("[cluster] lost the connection to node %llu: %s",
+							 (unsigned long long) peer->member,
+							 qdb_channel_error(peer->out))));
+	if (refused && !peer->gone)
+		ereport(LOG, (errmsg("[cluster] Health check failed for node %llu: its port refuses connections",
+							 (unsigned long long) peer->member)));
+	close_out(peer);
+	if (refused)
+	{
+		peer->gone = true;
+		close_channel(&peer->in);
+	}
+	/* After a loss at once: the answer tells whether its process is gone. */
+	peer->next_connect_us = was_up ? 0 : qdb_co.now_us + RETRY_US;
+}
+
+static void
+drive_out(QdbPeer *peer)
+{
+	int64		age;
+
+	if (peer->out == NULL)
+	{
+		if (qdb_co.now_us < peer->next_connect_us || peer->port == 0)
+			return;
+		peer->out = qdb_channel_connect(peer->host, peer->port);
+		if (peer->out == NULL)
+		{
+			peer->next_connect_us = qdb_co.now_us + RETRY_US;
+			return;
+		}
+	}
+	qdb_channel_drive(peer->out);
+	if (qdb_channel_state(peer->out) == QDB_CHANNEL_UP && !peer->hello_sent)
+		peer->hello_sent = send_hello(peer->out);
+	take_answer(peer);
+	if (peer->out == NULL)
+		return;
+	age = qdb_co.now_us - qdb_channel_created_us(peer->out);
+	if (qdb_channel_state(peer->out) == QDB_CHANNEL_FAILED)
+		lose_out(peer);
+	else if ((!peer->out_up && age > CONNECT_DEADLINE_US) ||
+			 (age > SILENCE_US && qdb_co.now_us - peer->heard_us > SILENCE_US))
+	{
+		close_out(peer);
+		peer->next_connect_us = qdb_co.now_us + RETRY_US;
+	}
+}
+
+static void
+accept_all(void)
+{
+	for (int l = 0; l < nlisteners; l++)
+	{
+		for (int i = 0; i < QDB_MAX_STRANGERS; i++)
+		{
+			if (strangers[i].channel != NULL)
+				continue;
+			strangers[i].channel = qdb_channel_accept(listeners[l]);
+			if (strangers[i].channel == NULL)
+				break;
+			strangers[i].serial = next_serial++;
+			strangers[i].joining = false;
+		}
+	}
+}
+
+static void
+drive_stranger(QdbStranger *stranger)
+{
+	QdbFrame	frame;
+	int64		age;
+
+	if (stranger->channel == NULL)
+		return;
+	qdb_channel_drive(stranger->channel);
+	if (!stranger->joining && qdb_channel_receive(stranger->channel, &frame))
+	{
+		if (frame.type == QDB_FRAME_HELLO)
+			admit_peer(stranger, &frame);
+		else if (frame.type == QDB_FRAME_JOIN)
+			qdb_receive_join(stranger, &frame);
+		else
+			close_channel(&stranger->channel);
+		if (stranger->channel == NULL)
+			return;
+	}
+	age = qdb_co.now_us - qdb_channel_created_us(stranger->channel);
+	if (qdb_channel_state(stranger->channel) == QDB_CHANNEL_FAILED ||
+		age > (stranger->joining ? JOIN_DEADLINE_US : STRANGER_DEADLINE_US))
+		close_channel(&stranger->channel);
+}
+
+void
+qdb_mesh_turn(void)
+{
+	follow_state();
+	accept_all();
+	for (int i = 0; i < QDB_MAX_STRANGERS; i++)
+		drive_stranger(&strangers[i]);
+	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
+	{
+		if (peers[i].member == 0)
+			continue;
+		drive_in(&peers[i]);
+		drive_out(&peers[i]);
+	}
+}
+
+void
+qdb_mesh_goodbye(uint8 reason)
+{
+	uint8		buf[32];
+	QdbWriter	w = {.buf = buf, .size = sizeof(buf)};
+
+	qdb_put_u64(&w, qdb_co.self.incarnation);
+	qdb_put_u64(&w, qdb_co.self.boot);
+	qdb_put_u8(&w, reason);
+	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
+	{
+		if (peers[i].member != 0 && peers[i].out_up)
+			(void) qdb_channel_send(peers[i].out, QDB_FRAME_GOODBYE, buf, (uint32) w.used);
+	}
+	for (int round = 0; round < 20; round++)
+	{
+		bool		queued = false;
+
+		for (int i = 0; i < QDB_MAX_MEMBERS; i++)
+		{
+			if (peers[i].member == 0 || !peers[i].out_up)
+				continue;
+			qdb_channel_drive(peers[i].out);
+			if (qdb_channel_state(peers[i].out) == QDB_CHANNEL_UP &&
+				qdb_channel_queued(peers[i].out) > 0)
+				queued = true;
+		}
+		if (!queued)
+			break;
+		pg_usleep(5000);
+	}
+}
+
+int
+qdb_mesh_listeners(int *fds)
+{
+	memcpy(fds, listeners, sizeof(int) * nlisteners);
+	return nlisteners;
+}
+
+int
+qdb_mesh_channels(QdbChannel **channels)
+{
+	int			n = 0;
+
+	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
+	{
+		if (peers[i].member != 0 && peers[i].out != NULL)
+			channels[n++] = peers[i].out;
+		if (peers[i].member != 0 && peers[i].in != NULL)
+			channels[n++] = peers[i].in;
+	}
+	for (int i = 0; i < QDB_MAX_STRANGERS; i++)
+	{
+		if (strangers[i].channel != NULL)
+			channels[n++] = strangers[i].channel;
+	}
+	return n;
+}

@@ -1,0 +1,91 @@
+/*-------------------------------------------------------------------------
+ *
+ * mesh.h
+ *		Connections between the members, on raft_port.
+ *
+ * Every node sends on the connection that it opened and receives on the ones
+ * that it accepted, so two nodes that connect at once need no tie-break.  Both
+ * sides begin with HELLO; on an outgoing connection the peer's HELLO is all
+ * that is ever read.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QDB_CLUSTER_MESH_H
+#define QDB_CLUSTER_MESH_H
+
+#include "base/base.h"
+#include "base/channel.h"
+
+typedef struct QdbPeer
+{
+	uint64		member;			/* 0: slot unused */
+	char		host[QDB_HOST_SIZE];
+	int			port;
+
+	QdbChannel *out;			/* ours: HELLO and all we send */
+	bool		hello_sent;
+	bool		out_up;			/* it has answered our HELLO */
+	int64		next_connect_us;
+	QdbChannel *in;				/* its: all it sends */
+
+	/* The greatest seen; anything smaller is refused (I16). */
+	uint64		incarnation;
+	uint64		boot;
+
+	bool		gone;			/* its port refuses connections: no process */
+	uint64		goodbye_boot;	/* this boot said goodbye; 0 none */
+	int64		heard_us;		/* monotonic, last frame; 0 never */
+
+	/* Its last heartbeat. */
+	int64		primary_heard_us;	/* when it heard the primary, in our clock */
+	XLogRecPtr	wal_end;
+	char		state[16];
+	char		why_not[QDB_REASON_SIZE];
+	bool		able;
+	uint64		promised;
+	uint64		gate_epoch;
+	uint64		closed_membership;
+	uint32		ncaught_up;
+	uint64		caught_up[QDB_MAX_MEMBERS];
+
+	/* Lease that it granted to us. */
+	uint64		lease_epoch;
+	int64		lease_until_us;
+} QdbPeer;
+
+/* An accepted connection before its first frame, or of a joiner. */
+typedef struct QdbStranger
+{
+	QdbChannel *channel;		/* NULL: slot unused */
+	uint64		serial;			/* tells users of the slot apart */
+	bool		joining;
+	uint64		incarnation;	/* of the joiner */
+} QdbStranger;
+
+#define QDB_MAX_STRANGERS		32
+#define QDB_GOODBYE_DEAD		1	/* its postmaster died */
+#define QDB_GOODBYE_SHUTDOWN	2	/* orderly; fenced before */
+
+/* Listens; false: logged, try again later. */
+extern bool qdb_mesh_start(void);
+extern void qdb_mesh_stop(void);
+/* Accepts, connects, reads and dispatches. */
+extern void qdb_mesh_turn(void);
+/* NULL: unknown. */
+extern QdbPeer *qdb_mesh_peer(uint64 member);
+/* The i-th slot, i < QDB_MAX_MEMBERS; may be unused. */
+extern QdbPeer *qdb_mesh_slot(int i);
+extern QdbStranger *qdb_mesh_stranger(int i, uint64 serial);
+extern int	qdb_mesh_stranger_number(const QdbStranger *stranger);
+/* False: not connected, or its queue is full. */
+extern bool qdb_mesh_send(uint64 member, uint8 type, const void *data, uint32 length);
+extern bool qdb_peer_connected(const QdbPeer *peer);
+/* Tells all peers, and waits briefly until the bytes have left. */
+extern void qdb_mesh_goodbye(uint8 reason);
+/* Sockets to wait for; at most QDB_MESH_MAX_LISTEN listeners. */
+#define QDB_MESH_MAX_LISTEN		8
+extern int	qdb_mesh_listeners(int *fds);
+extern int	qdb_mesh_channels(QdbChannel **channels);	/* room for QDB_MESH_MAX_CHANNELS */
+#define QDB_MESH_MAX_CHANNELS	(2 * QDB_MAX_MEMBERS + QDB_MAX_STRANGERS)
+
+#endif							/* QDB_CLUSTER_MESH_H */

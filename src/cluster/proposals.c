@@ -1,0 +1,281 @@
+/*-------------------------------------------------------------------------
+ *
+ * proposals.c
+ *		Commits commands in Raft from any node.
+ *
+ * Only the leader can append, so a proposal travels to it and its result comes back,
+ * both under the sender's request number.  What was sent and not answered in
+ * time is unknown, not failed: commands may be repeated, and their senders know.
+ * A proposal that has not been sent to anyone waits for a leader.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "cluster/internal.h"
+
+#define MAX_PROPOSALS		64
+#define PROPOSAL_US			(3 * 1000 * 1000)
+#define RESEND_US			(20 * 1000)
+
+/* Status in PROPOSE_RESULT. */
+#define RESULT_KNOWN		0
+#define RESULT_UNKNOWN		1
+#define RESULT_NOT_LEADER	2
+
+/* Kind in PROPOSE. */
+#define PROPOSE_COMMAND		0
+#define PROPOSE_HANDOVER	1	/* to the seat's holder: u64 target */
+
+typedef struct Proposal
+{
+	uint64		id;				/* 0: slot unused */
+	bool		sent;
+	bool		finished;		/* Raft has answered: known, result */
+	bool		known;
+	QdbResult	result;
+	uint64		to;				/* handover: the holder; else 0 */
+	uint64		origin;			/* peer that forwarded it, 0 local */
+	uint64		origin_id;
+	int64		deadline_us;
+	int64		next_send_us;
+	QdbProposalDone done;
+	uint64		a;
+	uint64		b;
+	uint32		length;
+	uint8		bytes[QDB_COMMAND_MAX_BYTES];
+} Proposal;
+
+static Proposal proposals[MAX_PROPOSALS];
+static uint64 next_id = 0;
+
+static Proposal *
+make_proposal(QdbProposalDone done, uint64 a, uint64 b)
+{
+	for (int i = 0; i < MAX_PROPOSALS; i++)
+	{
+		Proposal   *proposal = &proposals[i];
+
+		if (proposal->id != 0)
+			continue;
+		/* Answers to an earlier process of this node must not match. */
+		if (next_id == 0)
+			next_id = (uint64) qdb_co.started_us << 8;
+		memset(proposal, 0, offsetof(Proposal, bytes));
+		proposal->id = ++next_id;
+		proposal->deadline_us = qdb_now_us() + PROPOSAL_US;
+		proposal->done = done;
+		proposal->a = a;
+		proposal->b = b;
+		return proposal;
+	}
+	return NULL;
+}
+
+static Proposal *
+find_proposal(uint64 id)
+{
+	for (int i = 0; id != 0 && i < MAX_PROPOSALS; i++)
+	{
+		if (proposals[i].id == id)
+			return &proposals[i];
+	}
+	return NULL;
+}
+
+static void
+send_result(uint64 member, uint64 id, uint8 status, QdbResult result)
+{
+	uint8		buf[16];
+	QdbWriter	w = {.buf = buf, .size = sizeof(buf)};
+
+	qdb_put_u64(&w, id);
+	qdb_put_u8(&w, status);
+	qdb_put_u8(&w, (uint8) result);
+	(void) qdb_mesh_send(member, QDB_FRAME_PROPOSE_RESULT, buf, (uint32) w.used);
+}
+
+static void
+finish(Proposal *proposal, bool known, QdbResult result)
+{
+	Proposal	copy;
+
+	/* The slot is free before the callback, which may propose again. */
+	memcpy(&copy, proposal, offsetof(Proposal, bytes));
+	proposal->id = 0;
+	if (copy.origin != 0)
+		send_result(copy.origin, copy.origin_id, known ? RESULT_KNOWN : RESULT_UNKNOWN, result);
+	if (copy.done != NULL)
+		copy.done(copy.a, copy.b, known, result);
+}
+
+void
+qdb_proposal_finished(uint64 id, bool known, QdbResult result)
+{
+	Proposal   *proposal = find_proposal(id);
+
+	if (proposal == NULL)
+		return;
+	proposal->finished = true;
+	proposal->known = known;
+	proposal->result = result;
+}
+
+static bool
+send_to(uint64 member, const Proposal *proposal)
+{
+	uint8		buf[QDB_COMMAND_MAX_BYTES + 16];
+	QdbWriter	w = {.buf = buf, .size = sizeof(buf)};
+
+	qdb_put_u64(&w, proposal->id);
+	qdb_put_u8(&w, proposal->to != 0 ? PROPOSE_HANDOVER : PROPOSE_COMMAND);
+	qdb_put_bytes(&w, proposal->bytes, proposal->length);
+	return !w.failed && qdb_mesh_send(member, QDB_FRAME_PROPOSE, buf, (uint32) w.used);
+}
+
+/* Hands a waiting proposal to whoever can decide on it. */
+static void
+try_send(Proposal *proposal)
+{
+	uint64		leader;
+	QdbCommand	command;
+
+	proposal->next_send_us = qdb_now_us() + RESEND_US;
+	if (proposal->to != 0)
+	{
+		proposal->sent = send_to(proposal->to, proposal);
+		return;
+	}
+	if (qdb_co.raft == NULL)
+		return;
+	if (qdb_is_raft_leader())
+	{
+		if (!qdb_command_decode(proposal->bytes, proposal->length, &command))
+		{
+			finish(proposal, true, QDB_MALFORMED);
+			return;
+		}
+		/* Set before: Raft's answer must find it sent. */
+		proposal->sent = true;
+		if (!qdb_raft_propose(qdb_co.raft, &command, proposal->id))
+			proposal->sent = false;
+		return;
+	}
+	leader = qdb_raft_leader(qdb_co.raft);
+	if (proposal->origin == 0 && leader != 0 && leader != qdb_co.self.member)
+		proposal->sent = send_to(leader, proposal);
+}
+
+bool
+qdb_propose(QdbCommand *command, QdbProposalDone done, uint64 a, uint64 b)
+{
+	Proposal   *proposal = make_proposal(done, a, b);
+	size_t		length = QDB_COMMAND_MAX_BYTES;
+
+	if (proposal == NULL)
+		return false;
+	if (command->time_us == 0)
+		command->time_us = qdb_unix_us();
+	if (!qdb_command_encode(command, proposal->bytes, &length))
+	{
+		proposal->id = 0;
+		return false;
+	}
+	proposal->length = (uint32) length;
+	try_send(proposal);
+	return true;
+}
+
+bool
+qdb_ask_handover(uint64 holder, uint64 target, QdbProposalDone done, uint64 a, uint64 b)
+{
+	Proposal   *proposal = make_proposal(done, a, b);
+	QdbWriter	w;
+
+	if (proposal == NULL)
+		return false;
+	w = (QdbWriter) {.buf = proposal->bytes, .size = sizeof(proposal->bytes)};
+	qdb_put_u64(&w, target);
+	proposal->length = (uint32) w.used;
+	proposal->to = holder;
+	try_send(proposal);
+	return true;
+}
+
+/* Delivers answers, sends what waits, and gives up what nobody answered. */
+void
+qdb_proposals_turn(void)
+{
+	for (int i = 0; i < MAX_PROPOSALS; i++)
+	{
+		Proposal   *proposal = &proposals[i];
+
+		if (proposal->id == 0)
+			continue;
+		if (proposal->finished)
+			finish(proposal, proposal->known, proposal->result);
+		else if (qdb_co.now_us > proposal->deadline_us)
+		{
+			/*
+			 * Raft may still answer for a command that it holds; the id is
+			 * never used again, so that answer is dropped.
+			 */
+			finish(proposal, false, QDB_OK);
+		}
+		else if (!proposal->sent && qdb_co.now_us >= proposal->next_send_us)
+			try_send(proposal);
+	}
+}
+
+/* A command of another node, or a request to the holder. */
+void
+qdb_receive_propose(QdbPeer *peer, const QdbFrame *frame)
+{
+	QdbReader	r = {.buf = frame->payload, .size = frame->length};
+	uint64		id = qdb_get_u64(&r);
+	uint8		kind = qdb_get_u8(&r);
+	size_t		left = r.failed ? 0 : r.size - r.pos;
+	Proposal   *proposal;
+
+	if (r.failed || left == 0 || left > QDB_COMMAND_MAX_BYTES)
+		return;
+	if (kind == PROPOSE_HANDOVER)
+	{
+		uint64		target = qdb_get_u64(&r);
+
+		if (qdb_reader_done(&r))
+			send_result(peer->member, id, RESULT_KNOWN, qdb_begin_handover(target));
+		return;
+	}
+	if (kind != PROPOSE_COMMAND || !qdb_is_raft_leader() ||
+		(proposal = make_proposal(NULL, 0, 0)) == NULL)
+	{
+		send_result(peer->member, id, RESULT_NOT_LEADER, QDB_OK);
+		return;
+	}
+	proposal->origin = peer->member;
+	proposal->origin_id = id;
+	proposal->length = (uint32) left;
+	memcpy(proposal->bytes, qdb_get_bytes(&r, left), left);
+	try_send(proposal);
+}
+
+void
+qdb_receive_propose_result(QdbPeer *peer, const QdbFrame *frame)
+{
+	QdbReader	r = {.buf = frame->payload, .size = frame->length};
+	Proposal   *proposal = find_proposal(qdb_get_u64(&r));
+	uint8		status = qdb_get_u8(&r);
+	uint8		result = qdb_get_u8(&r);
+
+	if (!qdb_reader_done(&r) || proposal == NULL || proposal->origin != 0 ||
+		result > QDB_MALFORMED)
+		return;
+	if (status == RESULT_NOT_LEADER)
+	{
+		proposal->sent = false;
+		proposal->next_send_us = qdb_co.now_us + RESEND_US;
+	}
+	else
+		finish(proposal, status == RESULT_KNOWN, (QdbResult) result);
+}

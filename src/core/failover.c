@@ -1,0 +1,436 @@
+/*-------------------------------------------------------------------------
+ *
+ * failover.c
+ *		The table from what the Raft leader sees to what it does next.
+ *
+ * The rules are asked in the order of the table and the first that decides
+ * wins.  Nothing is remembered between two calls: an action is repeated until
+ * its effect shows in the state, and a repeated command is refused or changes
+ * nothing.  A wrong decision can cost time but no commit: what may be applied
+ * is checked in state.c.
+ *
+ * Rules above the row "new leader" act on what is certain (replicated facts, a
+ * death, a restart); those below need a leader that has listened for a while.
+ *
+ *		epoch open
+ *		  | reports of a majority, its maximum is fit          -> SEAT
+ *		  | open_timeout                                       -> next epoch
+ *		seated
+ *		  | released, restarted or dead                        -> next epoch
+ *		  | silent, but heard by another voter                 -> that one leads
+ *		  | silent, heard by nobody of a majority              -> next epoch
+ *		  | gate open: holder counts by the new membership     -> close the change
+ *		  | gate not open within open_timeout                  -> next epoch
+ *		  | gate open: move Raft leadership, learner to voter
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "core/failover.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define WAIT_FOR_REPORTS_US		100000
+#define TRANSFER_AFTER_US		500000
+
+/* What the rules look at: the arguments, and the seat looked up once. */
+typedef struct Scene
+{
+	const QdbState *state;
+	const QdbLeaderView *view;
+	const QdbGrant *grant;		/* the seat; NULL while the epoch is open */
+	const QdbPeerView *holder;	/* who holds it, or held it last; or NULL */
+	uint64_t	only;			/* eligible: only this member; 0 any */
+} Scene;
+
+static const QdbPeerView *
+find_peer(const QdbLeaderView *view, uint64_t member)
+{
+	for (size_t i = 0; i < view->npeers && i < QDB_MAX_MEMBERS; i++)
+		if (view->peers[i].member == member)
+			return &view->peers[i];
+	return NULL;
+}
+
+static const char *
+name_of(const Scene *scene, uint64_t member)
+{
+	const QdbMember *m = qdb_member_by_id(scene->state, member);
+
+	return m == NULL ? "?" : m->name;
+}
+
+static bool
+is_connected(const Scene *scene, uint64_t member)
+{
+	const QdbPeerView *peer = find_peer(scene->view, member);
+
+	return member == scene->view->self || (peer != NULL && peer->connected);
+}
+
+/* Has *ms passed since a time of our clock? */
+static bool
+has_passed(const Scene *scene, int64_t since_us, uint32_t ms)
+{
+	return scene->view->now_us - since_us >= (int64_t) ms * 1000;
+}
+
+/* All that are connected, this node included; majorities pick the voters. */
+static size_t
+list_connected(const Scene *scene, uint64_t *ids)
+{
+	size_t		n = 0;
+
+	for (size_t i = 0; i < scene->view->npeers && i < QDB_MAX_MEMBERS; i++)
+		if (is_connected(scene, scene->view->peers[i].member))
+			ids[n++] = scene->view->peers[i].member;
+	return n;
+}
+
+static void set_reason(QdbAction *action, const char *format,...) __attribute__((format(printf, 2, 3)));
+
+static void
+set_reason(QdbAction *action, const char *format,...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	vsnprintf(action->reason, sizeof(action->reason), format, args);
+	va_end(args);
+}
+
+/*
+ * A paused cluster opens an epoch only to give the seat back to its last
+ * holder, once that one is here.
+ */
+static bool
+open_epoch(const Scene *scene, QdbAction *action)
+{
+	const QdbPeerView *holder = scene->holder;
+	bool		back = holder != NULL && is_connected(scene, holder->member) && !holder->gone &&
+		(holder->member == scene->view->self ||
+		 (holder->heard_us != 0 &&
+		  !has_passed(scene, holder->heard_us, scene->state->settings.failover_ms)));
+
+	if (!scene->state->settings.auto_failover && !back)
+	{
+		action->reason[0] = '\0';
+		return true;
+	}
+	action->kind = QDB_ACT_OPEN_EPOCH;
+	action->epoch = scene->state->epoch + 1;
+	action->member = holder == NULL ? 0 : holder->member;
+	return true;
+}
+
+/* May it take the seat now?  In the boot that reported, or it must report again. */
+static bool
+is_eligible(uint64_t member, void *arg)
+{
+	const Scene *scene = arg;
+	const QdbPeerView *peer = find_peer(scene->view, member);
+	const QdbReport *report = qdb_report_of(scene->state, member);
+
+	return peer != NULL && report != NULL && peer->able && is_connected(scene, member) &&
+		peer->boot == report->boot && (scene->only == 0 || scene->only == member);
+}
+
+/* Does a connected voter still owe its report? */
+static bool
+is_report_due(const Scene *scene)
+{
+	for (uint32_t i = 0; i < scene->state->nmembers; i++)
+	{
+		const QdbMember *m = &scene->state->members[i];
+
+		if (m->role == QDB_ROLE_VOTER && is_connected(scene, m->id) &&
+			qdb_report_of(scene->state, m->id) == NULL)
+			return true;
+	}
+	return false;
+}
+
+/* "n2 was chosen; n2 ended at 3 0/5000, n3 at 3 0/4000" */
+static void
+explain_seat(const Scene *scene, QdbAction *action)
+{
+	size_t		used;
+
+	set_reason(action, "%s was chosen", name_of(scene, action->member));
+	for (uint32_t i = 0; i < scene->state->nreports; i++)
+	{
+		const QdbReport *r = &scene->state->reports[i];
+
+		used = strlen(action->reason);
+		snprintf(action->reason + used, sizeof(action->reason) - used,
+				 "%s%s ended in epoch %llu at %X/%X", i == 0 ? "; " : ", ",
+				 name_of(scene, r->member), (unsigned long long) r->last_epoch,
+				 (unsigned) (r->end_lsn >> 32), (unsigned) r->end_lsn);
+	}
+}
+
+static bool
+rule_not_initialized(Scene *scene, QdbAction *action)
+{
+	return scene->state->cluster_id[0] == '\0';
+}
+
+/* The one asked for goes first where its WAL is as good as any (I6). */
+static bool
+rule_seat(Scene *scene, QdbAction *action)
+{
+	const QdbLeaderView *view = scene->view;
+	char		why[QDB_REASON_SIZE];
+	bool		found = false;
+
+	if (scene->grant != NULL)
+		return false;
+	if (view->wanted != 0)
+	{
+		scene->only = view->wanted;
+		found = qdb_choose_seat(scene->state, is_eligible, scene, &action->grant, why, sizeof(why));
+		scene->only = 0;
+	}
+	if (!found &&
+		!qdb_choose_seat(scene->state, is_eligible, scene, &action->grant, why, sizeof(why)))
+		return false;
+
+	/* A report more may name a node with more WAL: worth a moment. */
+	if (is_report_due(scene) && view->reports_seen_us != 0 &&
+		view->now_us - view->reports_seen_us < WAIT_FOR_REPORTS_US)
+		return true;
+	action->kind = QDB_ACT_SEAT;
+	action->member = action->grant.holder;
+	action->epoch = action->grant.epoch;
+	explain_seat(scene, action);
+	return true;
+}
+
+static bool
+rule_released(Scene *scene, QdbAction *action)
+{
+	if (scene->grant == NULL || !scene->state->seat_released)
+		return false;
+	set_reason(action, "%s gave the seat up", name_of(scene, scene->grant->holder));
+	return open_epoch(scene, action);
+}
+
+/* I1: the new boot must not go on with the timeline of the old one. */
+static bool
+rule_restarted(Scene *scene, QdbAction *action)
+{
+	if (scene->grant == NULL || scene->holder == NULL || scene->holder->heard_us == 0 ||
+		scene->holder->boot == 0 || scene->holder->boot == scene->grant->boot)
+		return false;
+	set_reason(action, "%s restarted", name_of(scene, scene->grant->holder));
+	return open_epoch(scene, action);
+}
+
+static bool
+rule_gone(Scene *scene, QdbAction *action)
+{
+	if (scene->grant == NULL || scene->holder == NULL || !scene->holder->gone)
+		return false;
+	set_reason(action, "the server of %s has died", name_of(scene, scene->grant->holder));
+	return open_epoch(scene, action);
+}
+
+/* The last holder's death is certain: an open epoch need not wait either. */
+static bool
+rule_new_leader(Scene *scene, QdbAction *action)
+{
+	return !has_passed(scene, scene->view->leader_since_us, scene->state->settings.failover_ms) &&
+		!(scene->holder != NULL && scene->holder->gone);
+}
+
+static bool
+rule_no_seat(Scene *scene, QdbAction *action)
+{
+	if (scene->grant != NULL)
+		return false;
+	if (!has_passed(scene, scene->view->epoch_seen_us, scene->state->settings.open_ms))
+		return true;
+	set_reason(action, "epoch %llu found no primary in time",
+			   (unsigned long long) scene->state->epoch);
+	return open_epoch(scene, action);
+}
+
+/* Somebody who hears the primary decides better than we do. */
+static const QdbPeerView *
+find_witness(const Scene *scene)
+{
+	for (size_t i = 0; i < scene->view->npeers && i < QDB_MAX_MEMBERS; i++)
+	{
+		const QdbPeerView *peer = &scene->view->peers[i];
+		const QdbMember *m = qdb_member_by_id(scene->state, peer->member);
+
+		if (m != NULL && m->role == QDB_ROLE_VOTER && peer->member != scene->view->self &&
+			peer->member != scene->grant->holder && peer->connected && peer->primary_heard_us != 0 &&
+			!has_passed(scene, peer->primary_heard_us, scene->state->settings.failover_ms))
+			return peer;
+	}
+	return NULL;
+}
+
+static bool
+rule_silent(Scene *scene, QdbAction *action)
+{
+	const QdbClusterSettings *settings = &scene->state->settings;
+	const QdbLeaderView *view = scene->view;
+	uint64_t	ids[QDB_MAX_MEMBERS];
+	const QdbPeerView *witness;
+
+	if (scene->grant->holder == view->self)
+		return false;
+	if (scene->holder != NULL && scene->holder->heard_us != 0 &&
+		!has_passed(scene, scene->holder->heard_us, settings->failover_ms))
+		return false;
+	witness = find_witness(scene);
+	if (witness != NULL)
+	{
+		action->kind = QDB_ACT_TRANSFER;
+		action->member = witness->member;
+		set_reason(action, "%s still hears the primary", name_of(scene, witness->member));
+		return true;
+	}
+	if (!qdb_is_majority(scene->state, ids, list_connected(scene, ids)))
+		return true;
+	if (view->last_failover_us != 0 &&
+		!has_passed(scene, view->last_failover_us, settings->min_failover_ms))
+		return true;
+	set_reason(action, "nobody of a majority has heard %s for %u ms",
+			   name_of(scene, scene->grant->holder), (unsigned) settings->failover_ms);
+	return open_epoch(scene, action);
+}
+
+static bool
+rule_not_opened(Scene *scene, QdbAction *action)
+{
+	if (scene->grant->opened)
+		return false;
+	if (!has_passed(scene, scene->view->epoch_seen_us, scene->state->settings.open_ms))
+		return true;
+	set_reason(action, "%s did not open in time", name_of(scene, scene->grant->holder));
+	return open_epoch(scene, action);
+}
+
+static bool
+rule_close_change(Scene *scene, QdbAction *action)
+{
+	const QdbState *state = scene->state;
+
+	if (!state->change_open || scene->holder == NULL ||
+		scene->holder->closed_membership != state->membership)
+		return false;
+	action->kind = QDB_ACT_CLOSE_CHANGE;	/* I13 */
+	set_reason(action, "%s counts by membership %llu", name_of(scene, scene->grant->holder),
+			   (unsigned long long) state->membership);
+	return true;
+}
+
+static uint32_t
+count_voters(const QdbState *state)
+{
+	uint32_t	n = 0;
+
+	for (uint32_t i = 0; i < state->nmembers; i++)
+		n += state->members[i].role == QDB_ROLE_VOTER;
+	return n;
+}
+
+/* No single loss should take the primary and the Raft leader. */
+static bool
+rule_lead_elsewhere(Scene *scene, QdbAction *action)
+{
+	const QdbState *state = scene->state;
+	const QdbLeaderView *view = scene->view;
+	uint64_t	target = 0;
+
+	if (scene->grant->holder != view->self || count_voters(state) < 3 ||
+		view->now_us - view->leader_since_us <= TRANSFER_AFTER_US)
+		return false;
+	for (uint32_t i = 0; i < state->nmembers; i++)
+	{
+		const QdbMember *m = &state->members[i];
+
+		if (m->role == QDB_ROLE_VOTER && m->id != view->self && is_connected(scene, m->id) &&
+			(target == 0 || m->id < target))
+			target = m->id;
+	}
+	if (target == 0)
+		return false;
+	action->kind = QDB_ACT_TRANSFER;
+	action->member = target;
+	set_reason(action, "the primary should not also coordinate");
+	return true;
+}
+
+/* Learners become voters in pairs, so that the number of voters stays odd. */
+static bool
+rule_promote_learner(Scene *scene, QdbAction *action)
+{
+	const QdbState *state = scene->state;
+	uint32_t	ready = 0;
+	uint64_t	first = 0;
+
+	if (state->change_open)
+		return false;			/* I13 */
+	for (uint32_t i = 0; i < state->nmembers; i++)
+	{
+		const QdbMember *m = &state->members[i];
+		const QdbPeerView *peer = find_peer(scene->view, m->id);
+
+		if (m->role != QDB_ROLE_LEARNER || peer == NULL || !peer->connected || !peer->caught_up)
+			continue;			/* I11 */
+		ready++;
+		if (first == 0 || m->id < first)
+			first = m->id;
+	}
+	if (ready == 0 || (ready == 1 && count_voters(state) % 2 == 1))
+		return false;
+	action->kind = QDB_ACT_PROMOTE_LEARNER;
+	action->member = first;
+	set_reason(action, "%s has caught up", name_of(scene, first));
+	return true;
+}
+
+/* A rule that returns true has decided, be it for doing nothing. */
+static const struct
+{
+	const char *when;
+	bool		(*rule) (Scene *scene, QdbAction *action);
+}			rules[] =
+{
+	{"no cluster yet", rule_not_initialized},
+	{"epoch open, a seat can be given", rule_seat},
+	{"seat released", rule_released},
+	{"holder restarted", rule_restarted},
+	{"holder's process is dead", rule_gone},
+	{"holder counts by the new membership", rule_close_change},
+	{"new leader: listen first", rule_new_leader},
+	{"epoch open, no seat yet", rule_no_seat},
+	{"holder silent", rule_silent},
+	{"gate not open yet", rule_not_opened},
+	{"we hold the seat and lead Raft", rule_lead_elsewhere},
+	{"learners caught up", rule_promote_learner},
+};
+
+QdbAction
+qdb_failover_decide(const QdbState *state, const QdbLeaderView *view)
+{
+	Scene		scene = {.state = state,.view = view,.grant = qdb_current_grant(state)};
+	QdbAction	action;
+
+	memset(&action, 0, sizeof(action));
+	if (state->ngrants > 0)
+		scene.holder = find_peer(view, state->grants[state->ngrants - 1].holder);
+	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++)
+		if (rules[i].rule(&scene, &action))
+			break;
+	if (action.kind != QDB_ACT_SEAT)
+		memset(&action.grant, 0, sizeof(action.grant));
+	if (action.kind == QDB_ACT_NONE)
+		action.reason[0] = '\0';
+	return action;
+}

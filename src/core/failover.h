@@ -1,0 +1,65 @@
+/*-------------------------------------------------------------------------
+ *
+ * failover.h
+ *		What the Raft leader does next: one table from what it sees to one
+ *		action.  Every action may be repeated until it has taken effect.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QDB_CORE_FAILOVER_H
+#define QDB_CORE_FAILOVER_H
+
+#include "core/quorum.h"
+
+/* What a peer's last heartbeat said, and when; times monotonic us. */
+typedef struct QdbPeerView
+{
+	uint64_t	member;
+	bool		connected;		/* a channel is up, or it is this node */
+	bool		gone;			/* its port refuses: the process is dead */
+	int64_t		heard_us;		/* last frame from it; 0 never */
+	int64_t		primary_heard_us;	/* when *it* last heard the primary, in our clock; 0 never */
+	bool		able;			/* may hold a seat (why_not is empty) */
+	uint64_t	boot;
+	uint64_t	quorum_epoch;	/* epoch whose gate it says is open */
+	uint64_t	closed_membership;	/* holder only: number it has switched to, quorum LSN not behind */
+	bool		caught_up;		/* learner: has reached the primary's flush position */
+} QdbPeerView;
+
+typedef struct QdbLeaderView
+{
+	int64_t		now_us;			/* monotonic */
+	int64_t		leader_since_us;	/* when this node became Raft leader */
+	uint64_t	self;
+	int64_t		epoch_seen_us;	/* when the current epoch was opened or seated, in our clock */
+	int64_t		last_failover_us;	/* last failover on suspicion; 0 never */
+	uint64_t	wanted;			/* switchover asked for: member id, 0 none */
+	size_t		npeers;			/* one entry per member, self included */
+	QdbPeerView peers[QDB_MAX_MEMBERS];
+	int64_t		reports_seen_us;	/* when this node first saw reports of a
+									 * majority for the open epoch; 0 unknown:
+									 * then nobody waits for further reports */
+} QdbLeaderView;
+
+typedef enum QdbActionKind
+{
+	QDB_ACT_NONE = 0,
+	QDB_ACT_OPEN_EPOCH,			/* propose OPEN_EPOCH, reason */
+	QDB_ACT_SEAT,				/* propose SEAT, grant, reason */
+	QDB_ACT_TRANSFER,			/* move Raft leadership to member */
+	QDB_ACT_PROMOTE_LEARNER,	/* propose MEMBER_ROLE voter for member */
+	QDB_ACT_CLOSE_CHANGE		/* propose MEMBERSHIP_CLOSE */
+} QdbActionKind;
+
+typedef struct QdbAction
+{
+	QdbActionKind kind;
+	uint64_t	member;
+	uint64_t	epoch;
+	QdbGrant	grant;
+	char		reason[QDB_REASON_SIZE];
+} QdbAction;
+
+extern QdbAction qdb_failover_decide(const QdbState *state, const QdbLeaderView *view);
+
+#endif							/* QDB_CORE_FAILOVER_H */

@@ -1,0 +1,62 @@
+/*-------------------------------------------------------------------------
+ *
+ * quorum.h
+ *		Arithmetic of majorities, the quorum LSN, leases and the choice of a
+ *		new primary.  Plain functions of their arguments.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QDB_CORE_QUORUM_H
+#define QDB_CORE_QUORUM_H
+
+#include "core/state.h"
+
+/*
+ * Is the set of member ids (n of them) a majority of the voters?  While a
+ * membership change is open: of the voters under both numbers (I13).
+ */
+extern bool qdb_is_majority(const QdbState *state, const uint64_t *ids, size_t n);
+
+/* One voter's acknowledged flush position, as the primary counts it. */
+typedef struct QdbAck
+{
+	uint64_t	member;
+	uint64_t	lsn;			/* 0: none */
+} QdbAck;
+
+/*
+ * The greatest LSN that a majority of the voters has acknowledged, 0 if none
+ * (I5); under an open change, of both memberships.
+ */
+extern uint64_t qdb_quorum_lsn(const QdbState *state, const QdbAck *acks, size_t n);
+
+/* A lease grant as the primary counts it, from before its request was sent. */
+typedef struct QdbLeaseGrant
+{
+	uint64_t	member;
+	int64_t		until_us;		/* monotonic */
+} QdbLeaseGrant;
+
+/* Until when a majority's grants last, monotonic us; 0 if never (I9). */
+extern int64_t qdb_lease_until(const QdbState *state, const QdbLeaseGrant *grants, size_t n);
+
+/*
+ * Compare two reports by (epoch of last byte, LSN); < 0, 0, > 0.
+ */
+extern int	qdb_report_compare(const QdbReport *a, const QdbReport *b);
+
+/*
+ * The seat of the open epoch from the reports in the state (I6): fills the
+ * grant with holder, timeline, parent and fork.  False while the reports are no
+ * majority or no reporter may hold the seat; then why says so.  eligible is
+ * asked for each member whose WAL is the maximum: connected and able now.
+ * Ties go by priority, then by smaller id; priority 0 never wins.
+ */
+typedef bool (*QdbEligible) (uint64_t member, void *arg);
+extern bool qdb_choose_seat(const QdbState *state, QdbEligible eligible, void *arg,
+							QdbGrant *grant, char *why, size_t why_size);
+
+/* How many losses of voters the given live voters survive. */
+extern int	qdb_can_lose(const QdbState *state, const uint64_t *live, size_t n);
+
+#endif							/* QDB_CORE_QUORUM_H */

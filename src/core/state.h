@@ -1,0 +1,233 @@
+/*-------------------------------------------------------------------------
+ *
+ * state.h
+ *		The replicated state, and the commands that change it.
+ *
+ * Every member holds the same QdbState, because every member applies the same
+ * commands in the order of the Raft log.  Applying is a plain function of the
+ * state and the command: no clock, no allocator, no I/O.  A command that does
+ * not fit the state any more (an old epoch, a closed change) is refused by all
+ * members alike and changes nothing, so a command may be proposed twice.
+ *
+ * The structs have fixed sizes: shared memory holds a copy, and a snapshot is
+ * the encoded state.  On the wire and on disk only the encodings of
+ * state_codec.c exist, never the structs.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QDB_CORE_STATE_H
+#define QDB_CORE_STATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define QDB_STATE_FORMAT		1	/* snapshots; a mismatch is refused */
+#define QDB_COMMAND_FORMAT		1	/* log entries; a mismatch is refused */
+
+#define QDB_MAX_MEMBERS			32
+#define QDB_MAX_GRANTS			64	/* newest kept */
+#define QDB_MAX_TOKENS			16
+#define QDB_MAX_JOURNAL			128 /* newest kept */
+#define QDB_NAME_SIZE			64	/* with the terminating zero */
+#define QDB_HOST_SIZE			128
+#define QDB_REASON_SIZE			256
+#define QDB_VALUE_SIZE			128
+#define QDB_CLUSTER_ID_SIZE		37	/* UUID text and zero */
+#define QDB_SECRET_HASH_SIZE	32	/* SHA-256 */
+#define QDB_COMMAND_MAX_BYTES	2048
+#define QDB_STATE_MAX_BYTES		(256 * 1024)
+
+typedef enum QdbRole
+{
+	QDB_ROLE_REPLICA = 0,		/* no vote, serves reads */
+	QDB_ROLE_LEARNER = 1,		/* becomes a voter once it has caught up */
+	QDB_ROLE_VOTER = 2
+} QdbRole;
+
+typedef struct QdbMember
+{
+	uint64_t	id;				/* Raft id, never used twice */
+	uint64_t	incarnation;	/* of the member's data directory */
+	char		name[QDB_NAME_SIZE];
+	char		host[QDB_HOST_SIZE];
+	uint16_t	sql_port;
+	uint16_t	raft_port;
+	uint16_t	replication_port;
+	uint16_t	http_port;
+	uint8_t		role;			/* QdbRole */
+	int32_t		priority;		/* 0: never primary */
+} QdbMember;
+
+/* One seat grant: an epoch has at most one, and a timeline at most one. */
+typedef struct QdbGrant
+{
+	uint64_t	epoch;
+	uint32_t	timeline;
+	uint32_t	parent_timeline;	/* 0 for the first epoch */
+	uint64_t	fork;			/* LSN; of the epoch record if no parent */
+	uint64_t	holder;			/* member id */
+	uint64_t	incarnation;
+	uint64_t	boot;
+	bool		opened;			/* its epoch record reached a quorum */
+	uint32_t	lease_ms;		/* length of the lease under this grant */
+} QdbGrant;
+
+/* A voter's durable answer to OPEN_EPOCH. */
+typedef struct QdbReport
+{
+	uint64_t	member;
+	uint64_t	incarnation;
+	uint64_t	boot;
+	uint64_t	last_epoch;		/* epoch that owns the last byte */
+	uint32_t	last_timeline;	/* timeline that owns the last byte */
+	uint64_t	end_lsn;		/* true end of the fsynced WAL */
+} QdbReport;
+
+typedef struct QdbToken
+{
+	uint64_t	id;				/* 0: slot is free */
+	uint8_t		secret_hash[QDB_SECRET_HASH_SIZE];
+	uint8_t		role;			/* QdbRole the joiner ends up with */
+	int64_t		expires_us;		/* Unix time */
+} QdbToken;
+
+typedef struct QdbJournalEntry
+{
+	uint64_t	number;			/* 1, 2, ... */
+	int64_t		time_us;		/* Unix time at the proposer */
+	uint64_t	epoch;
+	char		event[32];		/* "seat", "open_epoch", "join", ... */
+	char		node[QDB_NAME_SIZE];
+	char		reason[QDB_REASON_SIZE];
+} QdbJournalEntry;
+
+typedef struct QdbClusterSettings
+{
+	uint32_t	lease_ms;			/* lease_duration */
+	uint32_t	failover_ms;		/* failover_timeout */
+	uint32_t	open_ms;			/* open_timeout */
+	uint32_t	min_failover_ms;	/* min_failover_interval */
+	bool		auto_failover;		/* false while paused */
+} QdbClusterSettings;
+
+typedef struct QdbState
+{
+	char		cluster_id[QDB_CLUSTER_ID_SIZE];	/* empty: not initialized */
+	char		cluster_name[QDB_NAME_SIZE];
+	uint64_t	system_identifier;
+
+	uint32_t	nmembers;
+	QdbMember	members[QDB_MAX_MEMBERS];
+	uint64_t	next_member_id;
+
+	/*
+	 * Membership (I13).  previous_roles are the roles under number - 1; they
+	 * count while change_open, because a failover then needs majorities of
+	 * both.  A member without an entry under the previous number has
+	 * previous_role REPLICA there; a removed one is kept in removed.
+	 */
+	uint64_t	membership;
+	bool		change_open;
+	uint8_t		previous_roles[QDB_MAX_MEMBERS];
+	bool		has_removed;
+	QdbMember	removed;
+
+	uint64_t	epoch;			/* greatest opened or granted */
+	bool		epoch_open;		/* OPEN_EPOCH applied, no SEAT of it yet */
+	int64_t		epoch_time_us;	/* when it was opened */
+	uint32_t	nreports;		/* for the open epoch; kept after SEAT */
+	QdbReport	reports[QDB_MAX_MEMBERS];
+	uint32_t	ngrants;		/* ascending by epoch */
+	QdbGrant	grants[QDB_MAX_GRANTS];
+	bool		seat_released;	/* the current grant's holder gave it up */
+	uint32_t	greatest_timeline;	/* ever granted */
+
+	QdbClusterSettings settings;
+	QdbToken	tokens[QDB_MAX_TOKENS];
+
+	uint64_t	journal_next;	/* number of the next entry */
+	uint32_t	njournal;		/* journal[(number - 1) % QDB_MAX_JOURNAL] */
+	QdbJournalEntry journal[QDB_MAX_JOURNAL];
+} QdbState;
+
+typedef enum QdbCommandType
+{
+	QDB_CMD_INIT = 1,			/* member, grant, text = cluster name, value =
+								 * cluster id, system_identifier */
+	QDB_CMD_NOTE,				/* journal entry: event in value, node and text */
+	QDB_CMD_OPEN_EPOCH,			/* epoch = state's + 1 */
+	QDB_CMD_REPORT,				/* epoch, report */
+	QDB_CMD_SEAT,				/* grant (of the open epoch) */
+	QDB_CMD_GATE_OPEN,			/* grant.{epoch,holder,incarnation,boot} */
+	QDB_CMD_RELEASE,			/* same: the holder gives its seat up */
+	QDB_CMD_MEMBER_ADD,			/* member (id = next_member_id), token */
+	QDB_CMD_MEMBER_UPDATE,		/* member: address, priority */
+	QDB_CMD_MEMBER_ROLE,		/* member.id, member.role, membership */
+	QDB_CMD_MEMBER_REMOVE,		/* member.id, membership */
+	QDB_CMD_MEMBERSHIP_CLOSE,	/* membership */
+	QDB_CMD_SETTING,			/* node = name, value */
+	QDB_CMD_TOKEN_ADD			/* token */
+} QdbCommandType;
+
+/* All commands in one struct; each uses the fields named above. */
+typedef struct QdbCommand
+{
+	uint8_t		type;			/* QdbCommandType */
+	int64_t		time_us;		/* Unix time at the proposer */
+	uint64_t	epoch;
+	uint64_t	membership;
+	QdbMember	member;
+	QdbGrant	grant;
+	QdbReport	report;
+	QdbToken	token;
+	char		node[QDB_NAME_SIZE];
+	char		value[QDB_VALUE_SIZE];
+	char		text[QDB_REASON_SIZE];	/* reason for the journal */
+	uint64_t	system_identifier;	/* INIT only */
+} QdbCommand;
+
+typedef enum QdbResult
+{
+	QDB_OK = 0,
+	QDB_UNCHANGED,				/* a repetition; the state has it already */
+	QDB_STALE,					/* epoch, boot or membership was superseded */
+	QDB_NOT_INITIALIZED,
+	QDB_ALREADY_INITIALIZED,
+	QDB_NO_MAJORITY,			/* reports missing, or not the maximum (I6) */
+	QDB_NO_MEMBER,
+	QDB_DUPLICATE_NAME,
+	QDB_TOO_MANY,
+	QDB_BAD_TOKEN,				/* unknown, used or expired */
+	QDB_CHANGE_OPEN,			/* a membership change or an epoch is open */
+	QDB_LAST_VOTER,				/* would leave no voter, or remove the holder */
+	QDB_BAD_VALUE,
+	QDB_MALFORMED
+} QdbResult;
+
+extern void qdb_state_init(QdbState *state);
+
+/* Apply one command; on anything but QDB_OK the state is unchanged. */
+extern QdbResult qdb_state_apply(QdbState *state, const QdbCommand *command);
+extern const char *qdb_result_text(QdbResult result);
+
+/*
+ * Encode into buf, which has room for *len bytes; *len becomes the number
+ * used, always a multiple of 8 (libraft wants that).  False: no room.
+ */
+extern bool qdb_command_encode(const QdbCommand *command, uint8_t *buf, size_t *len);
+/* False for anything that qdb_command_encode would not have written. */
+extern bool qdb_command_decode(const uint8_t *buf, size_t len, QdbCommand *command);
+extern bool qdb_state_encode(const QdbState *state, uint8_t *buf, size_t *len);
+extern bool qdb_state_decode(const uint8_t *buf, size_t len, QdbState *state);
+
+/* Look-ups; NULL when there is none. */
+extern const QdbMember *qdb_member_by_id(const QdbState *state, uint64_t id);
+extern const QdbMember *qdb_member_by_name(const QdbState *state, const char *name);
+extern const QdbGrant *qdb_grant_of_epoch(const QdbState *state, uint64_t epoch);
+extern const QdbGrant *qdb_grant_of_timeline(const QdbState *state, uint32_t timeline);
+/* The grant of state->epoch; NULL while that epoch is open. */
+extern const QdbGrant *qdb_current_grant(const QdbState *state);
+extern const QdbReport *qdb_report_of(const QdbState *state, uint64_t member);
+
+#endif							/* QDB_CORE_STATE_H */

@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ *
+ * state_internal.h
+ *		Shared by the files that apply commands; nobody else includes it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QDB_CORE_STATE_INTERNAL_H
+#define QDB_CORE_STATE_INTERNAL_H
+
+#include "core/state.h"
+
+/*
+ * Bounded copy that also clears the rest of the target, so that states that
+ * are equal are equal in every byte of their strings.
+ */
+extern void qdb_copy_text(char *target, size_t target_size, const char *source, size_t source_size);
+/* Has the array a terminating zero, and something before it? */
+extern bool qdb_is_filled_text(const char *text, size_t size);
+
+/* Index into state->members, or -1. */
+extern int	qdb_member_index(const QdbState *state, uint64_t id);
+
+/*
+ * One entry for the journal: the reason is the command's text, or the default
+ * where that is empty.
+ */
+extern void qdb_add_journal(QdbState *state, const QdbCommand *command, const char *event,
+							const char *node, const char *default_reason);
+
+/* state_members.c */
+extern QdbResult qdb_apply_member_add(QdbState *state, const QdbCommand *command);
+extern QdbResult qdb_apply_member_update(QdbState *state, const QdbCommand *command);
+extern QdbResult qdb_apply_member_role(QdbState *state, const QdbCommand *command);
+extern QdbResult qdb_apply_member_remove(QdbState *state, const QdbCommand *command);
+extern QdbResult qdb_apply_membership_close(QdbState *state, const QdbCommand *command);
+
+/* state_settings.c */
+extern void qdb_default_settings(QdbClusterSettings *settings);
+extern QdbResult qdb_apply_setting(QdbState *state, const QdbCommand *command);
+
+#endif							/* QDB_CORE_STATE_INTERNAL_H */

@@ -1,0 +1,133 @@
+/*-------------------------------------------------------------------------
+ *
+ * state_settings.c
+ *		Cluster-wide settings: names, bounds, and how values are written.
+ *
+ * A duration is digits and an optional unit (ms, s, min, h); without a unit it
+ * counts milliseconds, as in postgresql.conf.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "core/state_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct Duration
+{
+	const char *name;
+	size_t		offset;			/* of the uint32_t in QdbClusterSettings */
+	uint32_t	initial;
+	uint32_t	least;
+	uint32_t	greatest;
+} Duration;
+
+static const Duration durations[] = {
+	{"lease_duration", offsetof(QdbClusterSettings, lease_ms), 400, 50, 60000},
+	{"failover_timeout", offsetof(QdbClusterSettings, failover_ms), 500, 100, 600000},
+	{"open_timeout", offsetof(QdbClusterSettings, open_ms), 5000, 500, 3600000},
+	{"min_failover_interval", offsetof(QdbClusterSettings, min_failover_ms), 0, 0, 86400000},
+};
+
+#define NDURATIONS	(sizeof(durations) / sizeof(durations[0]))
+
+static uint32_t *
+duration_field(QdbClusterSettings *settings, const Duration *duration)
+{
+	return (uint32_t *) ((char *) settings + duration->offset);
+}
+
+void
+qdb_default_settings(QdbClusterSettings *settings)
+{
+	for (size_t i = 0; i < NDURATIONS; i++)
+		*duration_field(settings, &durations[i]) = durations[i].initial;
+	settings->auto_failover = true;
+}
+
+static bool
+parse_duration(const char *text, uint32_t *ms)
+{
+	static const struct
+	{
+		const char *unit;
+		uint64_t	ms;
+	}			units[] = {{"", 1}, {"ms", 1}, {"s", 1000}, {"min", 60000}, {"h", 3600000}};
+	uint64_t	n = 0;
+	const char *p = text;
+
+	if (*p < '0' || *p > '9')
+		return false;
+	for (; *p >= '0' && *p <= '9'; p++)
+	{
+		n = n * 10 + (uint64_t) (*p - '0');
+		if (n > UINT32_MAX)
+			return false;
+	}
+	while (*p == ' ')
+		p++;
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+		if (strcmp(p, units[i].unit) == 0)
+		{
+			n *= units[i].ms;	/* at most 2^32 * 3600000 */
+			*ms = (uint32_t) n;
+			return n <= UINT32_MAX;
+		}
+	return false;
+}
+
+static bool
+parse_switch(const char *text, bool *value)
+{
+	static const char *const on[] = {"on", "true", "yes", "1"};
+	static const char *const off[] = {"off", "false", "no", "0"};
+
+	for (int i = 0; i < 4; i++)
+		if (strcmp(text, on[i]) == 0 || strcmp(text, off[i]) == 0)
+		{
+			*value = strcmp(text, on[i]) == 0;
+			return true;
+		}
+	return false;
+}
+
+/* Write the named setting into *settings; false if name or value is not valid. */
+static bool
+set_value(QdbClusterSettings *settings, const char *name, const char *value)
+{
+	if (strcmp(name, "auto_failover") == 0)
+		return parse_switch(value, &settings->auto_failover);
+	for (size_t i = 0; i < NDURATIONS; i++)
+		if (strcmp(name, durations[i].name) == 0)
+		{
+			uint32_t	ms;
+
+			if (!parse_duration(value, &ms) || ms < durations[i].least || ms > durations[i].greatest)
+				return false;
+			*duration_field(settings, &durations[i]) = ms;
+			return true;
+		}
+	return false;
+}
+
+QdbResult
+qdb_apply_setting(QdbState *state, const QdbCommand *command)
+{
+	QdbClusterSettings settings = state->settings;
+	const QdbClusterSettings *old = &state->settings;
+	char		text[QDB_REASON_SIZE];
+
+	if (!qdb_is_filled_text(command->node, QDB_NAME_SIZE) ||
+		!qdb_is_filled_text(command->value, QDB_VALUE_SIZE) ||
+		!set_value(&settings, command->node, command->value))
+		return QDB_BAD_VALUE;
+	if (settings.lease_ms == old->lease_ms && settings.failover_ms == old->failover_ms &&
+		settings.open_ms == old->open_ms && settings.min_failover_ms == old->min_failover_ms &&
+		settings.auto_failover == old->auto_failover)
+		return QDB_UNCHANGED;
+
+	state->settings = settings;
+	snprintf(text, sizeof(text), "%s = %s", command->node, command->value);
+	qdb_add_journal(state, command, "set", "", text);
+	return QDB_OK;
+}

@@ -1,0 +1,272 @@
+/*-------------------------------------------------------------------------
+ *
+ * wal_files.c
+ *		Files below pg_wal and signal files, touched without ereport(ERROR).
+ *
+ * PostgreSQL's own helpers raise errors, FATAL or PANIC on a failed fsync; here a
+ * failure is a LOG line and a result, because the callers run in the
+ * postmaster's crash cycle or below the coordinator's library callbacks.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "common/file_perm.h"
+#include "failover/wal_files.h"
+#include "storage/fd.h"
+
+bool
+qdb_fsync_path(const char *path, bool is_directory)
+{
+	int			fd = open(path, (is_directory ? O_RDONLY : O_RDWR) | PG_BINARY | O_CLOEXEC);
+	bool		ok;
+
+	if (fd < 0)
+	{
+		ereport(LOG, (errcode_for_file_access(),
+					  errmsg("[failover] could not open \"%s\": %m", path)));
+		return false;
+	}
+	ok = pg_fsync(fd) == 0;
+	if (!ok)
+		ereport(LOG, (errcode_for_file_access(),
+					  errmsg("[failover] could not fsync \"%s\": %m", path)));
+	close(fd);
+	return ok;
+}
+
+/* The directory part of path, "." if it has none. */
+static void
+directory_of(const char *path, char *directory)
+{
+	char	   *slash;
+
+	strlcpy(directory, path, MAXPGPATH);
+	slash = strrchr(directory, '/');
+	if (slash)
+		*slash = '\0';
+	else
+		strlcpy(directory, ".", MAXPGPATH);
+}
+
+bool
+qdb_place_file(const char *path, const char *content)
+{
+	char		temp[MAXPGPATH];
+	char		directory[MAXPGPATH];
+	size_t		length = strlen(content);
+	int			fd;
+	bool		ok;
+
+	snprintf(temp, sizeof(temp), "%s.qdbtmp", path);
+	directory_of(path, directory);
+	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY | O_CLOEXEC, pg_file_create_mode);
+	ok = fd >= 0;
+	if (ok && length > 0)
+	{
+		ssize_t		written;
+
+		errno = 0;
+		written = write(fd, content, length);
+		ok = written == (ssize_t) length;
+		if (!ok && errno == 0)
+			errno = ENOSPC;
+	}
+	if (ok)
+		ok = pg_fsync(fd) == 0;
+	if (ok)
+		ok = rename(temp, path) == 0;
+	if (!ok)
+		ereport(LOG, (errcode_for_file_access(),
+					  errmsg("[failover] could not write \"%s\": %m", path)));
+	if (fd >= 0)
+		close(fd);
+	if (!ok)
+		(void) unlink(temp);
+	return ok && qdb_fsync_path(directory, true);
+}
+
+bool
+qdb_remove_file(const char *path)
+{
+	if (unlink(path) == 0 || errno == ENOENT)
+		return true;
+	ereport(LOG, (errcode_for_file_access(),
+				  errmsg("[failover] could not remove \"%s\": %m", path)));
+	return false;
+}
+
+bool
+qdb_file_exists(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0;
+}
+
+/* Adds one line of a history file; false: malformed. */
+static bool
+parse_line(const char *line, QdbHistory *history)
+{
+	TimeLineID	timeline;
+	uint32		hi;
+	uint32		lo;
+	QdbHistoryLine *lines;
+
+	while (isspace((unsigned char) *line))
+		line++;
+	if (*line == '\0' || *line == '#')
+		return true;
+	if (sscanf(line, "%u\t%X/%X", &timeline, &hi, &lo) != 3)
+		return false;
+	if (history->nlines > 0 && timeline <= history->lines[history->nlines - 1].timeline)
+		return false;
+	lines = realloc(history->lines, (history->nlines + 1) * sizeof(*lines));
+	if (lines == NULL)
+		return false;
+	lines[history->nlines].timeline = timeline;
+	lines[history->nlines].end = ((uint64) hi << 32) | lo;
+	history->lines = lines;
+	history->nlines++;
+	return true;
+}
+
+bool
+qdb_history_read(TimeLineID timeline, QdbHistory *history)
+{
+	char		path[MAXPGPATH];
+	char		line[MAXPGPATH];
+	FILE	   *file;
+	bool		ok = true;
+	bool		marked = false;
+
+	memset(history, 0, sizeof(*history));
+	TLHistoryFilePath(path, timeline);
+	file = fopen(path, "r");
+	if (file == NULL)
+	{
+		if (errno == ENOENT)
+			return true;
+		ereport(LOG, (errcode_for_file_access(),
+					  errmsg("[failover] could not open \"%s\": %m", path)));
+		return false;
+	}
+	history->exists = true;
+	while (ok && fgets(line, sizeof(line), file) != NULL)
+	{
+		if (strcmp(line, QDB_PLACEHOLDER) == 0)
+			marked = true;
+		ok = parse_line(line, history);
+	}
+	if (ferror(file))
+		ok = false;
+	fclose(file);
+	history->placeholder = marked && history->nlines == 0;
+	if (!ok)
+	{
+		ereport(LOG, (errmsg("[failover] cannot read history file \"%s\"", path)));
+		qdb_history_free(history);
+	}
+	return ok;
+}
+
+void
+qdb_history_free(QdbHistory *history)
+{
+	free(history->lines);
+	history->lines = NULL;
+	history->nlines = 0;
+}
+
+TimeLineID
+qdb_history_owner(const QdbHistory *history, TimeLineID tip, XLogRecPtr position)
+{
+	for (int i = 0; i < history->nlines; i++)
+	{
+		if (position <= history->lines[i].end)
+			return history->lines[i].timeline;
+	}
+	return tip;
+}
+
+bool
+qdb_visit_wal_files(QdbWalFileVisit visit, void *arg)
+{
+	DIR		   *directory = opendir(XLOGDIR);
+	struct dirent *entry;
+	bool		ok = true;
+
+	if (directory == NULL)
+	{
+		ereport(LOG, (errcode_for_file_access(),
+					  errmsg("[failover] could not open directory \"%s\": %m", XLOGDIR)));
+		return false;
+	}
+	while (ok && (entry = readdir(directory)) != NULL)
+	{
+		char		path[MAXPGPATH];
+		TimeLineID	timeline = 0;
+		XLogSegNo	segno = 0;
+
+		snprintf(path, sizeof(path), XLOGDIR "/%s", entry->d_name);
+		if (IsTLHistoryFileName(entry->d_name))
+		{
+			if (sscanf(entry->d_name, "%08X", &timeline) == 1)
+				ok = visit(path, timeline, 0, true, arg);
+		}
+		else if (IsXLogFileName(entry->d_name))
+		{
+			XLogFromFileName(entry->d_name, &timeline, &segno, wal_segment_size);
+			ok = visit(path, timeline, segno, false, arg);
+		}
+	}
+	closedir(directory);
+	return ok;
+}
+
+/* Finds the newest real history file. */
+static bool
+find_newest_real(const char *path, TimeLineID timeline, XLogSegNo segno, bool history, void *arg)
+{
+	TimeLineID *newest = arg;
+	QdbHistory	parsed;
+
+	if (!history || timeline <= *newest || !qdb_history_read(timeline, &parsed))
+		return true;
+	if (!parsed.placeholder)
+		*newest = timeline;
+	qdb_history_free(&parsed);
+	return true;
+}
+
+static bool
+remove_placeholder_above(const char *path, TimeLineID timeline, XLogSegNo segno, bool history, void *arg)
+{
+	TimeLineID *newest = arg;
+	QdbHistory	parsed;
+	bool		ok = true;
+
+	if (!history || timeline < *newest || !qdb_history_read(timeline, &parsed))
+		return true;
+	if (parsed.placeholder)
+		ok = qdb_remove_file(path);
+	qdb_history_free(&parsed);
+	return ok;
+}
+
+bool
+qdb_sweep_placeholders(void)
+{
+	TimeLineID	newest = 0;
+
+	return qdb_visit_wal_files(find_newest_real, &newest) &&
+		qdb_visit_wal_files(remove_placeholder_above, &newest) &&
+		qdb_fsync_path(XLOGDIR, true);
+}

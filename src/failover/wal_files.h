@@ -1,0 +1,63 @@
+/*-------------------------------------------------------------------------
+ *
+ * wal_files.h
+ *		Files below pg_wal and signal files, touched without ereport(ERROR).
+ *
+ * All functions report failure by their result after a LOG line, so they may
+ * run in the postmaster's crash cycle and below library callbacks.  The
+ * current directory is the data directory.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QDB_WAL_FILES_H
+#define QDB_WAL_FILES_H
+
+#include "postgres.h"
+
+#include "access/xlogdefs.h"
+#include "core/state.h"
+
+/* The whole content of a history file that only fills a gap in the numbers. */
+#define QDB_PLACEHOLDER		"# quantadb placeholder\n"
+
+/* A parsed history file: entries ascending, the tip itself has none. */
+typedef struct QdbHistoryLine
+{
+	TimeLineID	timeline;
+	XLogRecPtr	end;			/* switch point to the next */
+} QdbHistoryLine;
+
+typedef struct QdbHistory
+{
+	bool		exists;
+	bool		placeholder;
+	int			nlines;
+	QdbHistoryLine *lines;		/* malloc'd */
+} QdbHistory;
+
+extern bool qdb_fsync_path(const char *path, bool is_directory);
+/* Create or replace atomically, durable on return. */
+extern bool qdb_place_file(const char *path, const char *content);
+/* Unlink; the caller fsyncs the directory.  A missing file is fine. */
+extern bool qdb_remove_file(const char *path);
+extern bool qdb_file_exists(const char *path);
+
+/* False: unreadable or malformed, logged.  A missing file is true, !exists. */
+extern bool qdb_history_read(TimeLineID timeline, QdbHistory *history);
+extern void qdb_history_free(QdbHistory *history);
+/* Timeline that owns the byte before position in the history of tip. */
+extern TimeLineID qdb_history_owner(const QdbHistory *history, TimeLineID tip, XLogRecPtr position);
+
+/* Calls visit for each segment (history false) and history file in pg_wal. */
+typedef bool (*QdbWalFileVisit) (const char *path, TimeLineID timeline, XLogSegNo segno,
+								 bool history, void *arg);
+extern bool qdb_visit_wal_files(QdbWalFileVisit visit, void *arg);
+
+/*
+ * Removes the placeholders above the newest real history file.  Those below one stay:
+ * findNewestTimeLine stops at the first gap, so without them a restarted server would
+ * not see its own newest timeline.
+ */
+extern bool qdb_sweep_placeholders(void);
+
+#endif							/* QDB_WAL_FILES_H */

@@ -1,0 +1,163 @@
+/*-------------------------------------------------------------------------
+ *
+ * messages.c
+ *		Encode and decode the payloads of the replication port.
+ *
+ * Plain C over the bounded writer and reader of core/frame.h.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "wal/messages.h"
+
+#include <string.h>
+
+static bool
+finish(const QdbWriter *w, uint32_t *len)
+{
+	*len = (uint32_t) w->used;
+	return !w->failed;
+}
+
+bool
+qdb_hello_encode(const QdbStreamHello *hello, uint8_t *buf, uint32_t *len)
+{
+	QdbWriter	w = {.buf = buf,.size = *len};
+
+	qdb_put_u32(&w, hello->version);
+	qdb_put_string(&w, hello->cluster_id);
+	qdb_put_u64(&w, hello->member);
+	qdb_put_u64(&w, hello->incarnation);
+	qdb_put_u64(&w, hello->boot);
+	qdb_put_u64(&w, hello->epoch);
+	qdb_put_u64(&w, hello->membership);
+	qdb_put_u64(&w, hello->system_identifier);
+	qdb_put_u32(&w, hello->replay_timeline);
+	qdb_put_u64(&w, hello->replay_lsn);
+	qdb_put_u64(&w, hello->wal_end);
+	return finish(&w, len);
+}
+
+bool
+qdb_hello_decode(const uint8_t *buf, uint32_t len, QdbStreamHello *hello)
+{
+	QdbReader	r = {.buf = buf,.size = len};
+
+	memset(hello, 0, sizeof(*hello));
+	hello->version = qdb_get_u32(&r);
+	qdb_get_string(&r, hello->cluster_id, sizeof(hello->cluster_id));
+	hello->member = qdb_get_u64(&r);
+	hello->incarnation = qdb_get_u64(&r);
+	hello->boot = qdb_get_u64(&r);
+	hello->epoch = qdb_get_u64(&r);
+	hello->membership = qdb_get_u64(&r);
+	hello->system_identifier = qdb_get_u64(&r);
+	hello->replay_timeline = qdb_get_u32(&r);
+	hello->replay_lsn = qdb_get_u64(&r);
+	hello->wal_end = qdb_get_u64(&r);
+	return qdb_reader_done(&r);
+}
+
+bool
+qdb_welcome_encode(const QdbStreamWelcome *welcome, uint8_t *buf, uint32_t *len)
+{
+	QdbWriter	w = {.buf = buf,.size = *len};
+
+	qdb_put_u64(&w, welcome->system_identifier);
+	qdb_put_u64(&w, welcome->epoch);
+	qdb_put_u32(&w, welcome->timeline);
+	qdb_put_u64(&w, welcome->flush);
+	qdb_put_u64(&w, welcome->connection);
+	return finish(&w, len);
+}
+
+bool
+qdb_welcome_decode(const uint8_t *buf, uint32_t len, QdbStreamWelcome *welcome)
+{
+	QdbReader	r = {.buf = buf,.size = len};
+
+	memset(welcome, 0, sizeof(*welcome));
+	welcome->system_identifier = qdb_get_u64(&r);
+	welcome->epoch = qdb_get_u64(&r);
+	welcome->timeline = qdb_get_u32(&r);
+	welcome->flush = qdb_get_u64(&r);
+	welcome->connection = qdb_get_u64(&r);
+	return qdb_reader_done(&r);
+}
+
+bool
+qdb_refusal_encode(const QdbStreamRefusal *refusal, uint8_t *buf, uint32_t *len)
+{
+	QdbWriter	w = {.buf = buf,.size = *len};
+
+	qdb_put_u8(&w, refusal->retry ? 1 : 0);
+	qdb_put_string(&w, refusal->text);
+	return finish(&w, len);
+}
+
+bool
+qdb_refusal_decode(const uint8_t *buf, uint32_t len, QdbStreamRefusal *refusal)
+{
+	QdbReader	r = {.buf = buf,.size = len};
+
+	memset(refusal, 0, sizeof(*refusal));
+	refusal->retry = qdb_get_u8(&r) != 0;
+	qdb_get_string(&r, refusal->text, sizeof(refusal->text));
+	return qdb_reader_done(&r);
+}
+
+bool
+qdb_reply_encode(const QdbStreamReply *reply, uint8_t *buf, uint32_t *len)
+{
+	QdbWriter	w = {.buf = buf,.size = *len};
+
+	qdb_put_u64(&w, reply->epoch);
+	qdb_put_u64(&w, reply->membership);
+	qdb_put_u64(&w, reply->incarnation);
+	qdb_put_u64(&w, reply->boot);
+	qdb_put_u64(&w, reply->connection);
+	qdb_put_u32(&w, reply->length);
+	qdb_put_bytes(&w, reply->raw, reply->length);
+	return finish(&w, len);
+}
+
+bool
+qdb_reply_decode(const uint8_t *buf, uint32_t len, QdbStreamReply *reply)
+{
+	QdbReader	r = {.buf = buf,.size = len};
+	const uint8_t *raw;
+
+	memset(reply, 0, sizeof(*reply));
+	reply->epoch = qdb_get_u64(&r);
+	reply->membership = qdb_get_u64(&r);
+	reply->incarnation = qdb_get_u64(&r);
+	reply->boot = qdb_get_u64(&r);
+	reply->connection = qdb_get_u64(&r);
+	reply->length = qdb_get_u32(&r);
+	if (r.failed || reply->length == 0 || reply->length > sizeof(reply->raw))
+		return false;
+	raw = qdb_get_bytes(&r, reply->length);
+	if (raw == NULL)
+		return false;
+	memcpy(reply->raw, raw, reply->length);
+	return qdb_reader_done(&r);
+}
+
+bool
+qdb_position_encode(uint32_t timeline, uint64_t lsn, uint8_t *buf, uint32_t *len)
+{
+	QdbWriter	w = {.buf = buf,.size = *len};
+
+	qdb_put_u32(&w, timeline);
+	qdb_put_u64(&w, lsn);
+	return finish(&w, len);
+}
+
+bool
+qdb_position_decode(const uint8_t *buf, uint32_t len, uint32_t *timeline, uint64_t *lsn)
+{
+	QdbReader	r = {.buf = buf,.size = len};
+
+	*timeline = qdb_get_u32(&r);
+	*lsn = qdb_get_u64(&r);
+	return qdb_reader_done(&r);
+}

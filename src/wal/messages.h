@@ -1,0 +1,82 @@
+/*-------------------------------------------------------------------------
+ *
+ * messages.h
+ *		Payloads of the frames on the replication port.
+ *
+ * A receiver says STREAM_HELLO and gets STREAM_WELCOME or STREAM_REFUSED.  It
+ * may then ask for history files and START a timeline; WAL frames follow
+ * until END_OF_TIMELINE, after which it may START the next one.  REPLY frames
+ * carry PostgreSQL's standby messages and the names that make an ack count.
+ *
+ * Encoders return false when the buffer is too small, decoders when the bytes
+ * are not exactly such a payload.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QDB_WAL_MESSAGES_H
+#define QDB_WAL_MESSAGES_H
+
+#include "core/frame.h"
+#include "core/state.h"
+
+#define QDB_STREAM_VERSION		1	/* another one is refused in the handshake */
+#define QDB_HELLO_MAX_BYTES		1024
+#define QDB_REPLY_MAX_BYTES		256
+#define QDB_RAW_REPLY_MAX		128
+#define QDB_HISTORY_NAME_SIZE	64
+
+typedef struct QdbStreamHello
+{
+	uint32_t	version;
+	char		cluster_id[QDB_CLUSTER_ID_SIZE];
+	uint64_t	member;
+	uint64_t	incarnation;
+	uint64_t	boot;
+	uint64_t	epoch;			/* promised */
+	uint64_t	membership;
+	uint64_t	system_identifier;
+	uint32_t	replay_timeline;
+	uint64_t	replay_lsn;		/* where this connection's acks start */
+	uint64_t	wal_end;		/* as far as known, for the log */
+} QdbStreamHello;
+
+typedef struct QdbStreamWelcome
+{
+	uint64_t	system_identifier;
+	uint64_t	epoch;
+	uint32_t	timeline;
+	uint64_t	flush;
+	uint64_t	connection;
+} QdbStreamWelcome;
+
+typedef struct QdbStreamRefusal
+{
+	bool		retry;			/* may pass by itself: try again soon */
+	char		text[QDB_REASON_SIZE];
+} QdbStreamRefusal;
+
+typedef struct QdbStreamReply
+{
+	uint64_t	epoch;
+	uint64_t	membership;
+	uint64_t	incarnation;
+	uint64_t	boot;
+	uint64_t	connection;
+	uint32_t	length;
+	uint8_t		raw[QDB_RAW_REPLY_MAX]; /* 'r' or 'h' as walreceiver wrote it */
+} QdbStreamReply;
+
+extern bool qdb_hello_encode(const QdbStreamHello *hello, uint8_t *buf, uint32_t *len);
+extern bool qdb_hello_decode(const uint8_t *buf, uint32_t len, QdbStreamHello *hello);
+extern bool qdb_welcome_encode(const QdbStreamWelcome *welcome, uint8_t *buf, uint32_t *len);
+extern bool qdb_welcome_decode(const uint8_t *buf, uint32_t len, QdbStreamWelcome *welcome);
+extern bool qdb_refusal_encode(const QdbStreamRefusal *refusal, uint8_t *buf, uint32_t *len);
+extern bool qdb_refusal_decode(const uint8_t *buf, uint32_t len, QdbStreamRefusal *refusal);
+extern bool qdb_reply_encode(const QdbStreamReply *reply, uint8_t *buf, uint32_t *len);
+extern bool qdb_reply_decode(const uint8_t *buf, uint32_t len, QdbStreamReply *reply);
+
+/* START and END_OF_TIMELINE: a timeline and a position. */
+extern bool qdb_position_encode(uint32_t timeline, uint64_t lsn, uint8_t *buf, uint32_t *len);
+extern bool qdb_position_decode(const uint8_t *buf, uint32_t len, uint32_t *timeline, uint64_t *lsn);
+
+#endif							/* QDB_WAL_MESSAGES_H */

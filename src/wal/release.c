@@ -1,0 +1,165 @@
+/*-------------------------------------------------------------------------
+ *
+ * release.c
+ *		Count acks into the quorum LSN and release waiting commits.
+ *
+ * Commits wait in PostgreSQL's SyncRepWaitForLSN.  synchronous_standby_names
+ * is a constant that no walsender satisfies, so only we release, from the
+ * membership in the replicated state (I5).
+ *
+ * Acks are counted under state_lock, so that members, incarnations and
+ * the membership number that is published belong together.  The quorum LSN never goes back
+ * within an epoch, also across a restart of the streamer, because it lives in
+ * shared memory.  A membership number is published only once the count under
+ * it has reached what was published before (I13).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "replication/syncrep.h"
+#include "replication/walsender_private.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+
+#include "wal/streamer.h"
+
+/*
+ * What SyncRepWakeQueue does: same order of unlinking, state and latch, which
+ * SyncRepWaitForLSN relies on because it looks without the lock.
+ */
+static void
+wake_queue(int mode)
+{
+	SHM_QUEUE  *queue = &WalSndCtl->SyncRepQueue[mode];
+	PGPROC	   *proc;
+
+	Assert(LWLockHeldByMeInMode(SyncRepLock, LW_EXCLUSIVE));
+	proc = (PGPROC *) SHMQueueNext(queue, queue, offsetof(PGPROC, syncRepLinks));
+	while (proc != NULL && proc->waitLSN <= WalSndCtl->lsn[mode])
+	{
+		PGPROC	   *done = proc;
+
+		proc = (PGPROC *) SHMQueueNext(queue, &proc->syncRepLinks,
+									   offsetof(PGPROC, syncRepLinks));
+		SHMQueueDelete(&done->syncRepLinks);
+		pg_write_barrier();
+		done->syncRepState = SYNC_REP_WAIT_COMPLETE;
+		SetLatch(&done->procLatch);
+	}
+}
+
+static void
+release_waiters(XLogRecPtr flush, XLogRecPtr apply)
+{
+	/* Only we write lsn[], so that it can be compared without the lock. */
+	if (WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH] >= flush &&
+		WalSndCtl->lsn[SYNC_REP_WAIT_APPLY] >= apply)
+		return;
+
+	LWLockAcquire(SyncRepLock, LW_EXCLUSIVE);
+	for (int mode = 0; mode < NUM_SYNC_REP_WAIT_MODE; mode++)
+	{
+		XLogRecPtr	upto = mode == SYNC_REP_WAIT_APPLY ? apply : flush;
+
+		if (WalSndCtl->lsn[mode] < upto)
+		{
+			/* First the LSN: who comes now need not queue. */
+			WalSndCtl->lsn[mode] = upto;
+			wake_queue(mode);
+		}
+	}
+	LWLockRelease(SyncRepLock);
+}
+
+/*
+ * Counts flush and apply positions.  The streamer's acks were checked for
+ * epoch, connection, incarnation and membership when they came; the
+ * incarnation is compared again, since the state may have moved on.
+ */
+static void
+count_acks(XLogRecPtr *flush, XLogRecPtr *apply, uint64 *membership)
+{
+	QdbAck		flushes[QDB_MAX_STREAMS + 1];
+	QdbAck		applies[QDB_MAX_STREAMS + 1];
+	size_t		n = 0;
+	const QdbState *state = &qdb_shared->state;
+
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	flushes[n] = (QdbAck) {qdb_shared->identity.member, qdb_seat.flush};
+	applies[n++] = (QdbAck) {qdb_shared->identity.member, qdb_seat.flush};
+	for (int i = 0; i < QDB_MAX_STREAMS; i++)
+	{
+		const QdbStream *stream = &qdb_streams[i];
+		const QdbMember *member;
+
+		if (stream->channel == NULL || stream->member == 0 || stream->flush == 0)
+			continue;
+		member = qdb_member_by_id(state, stream->member);
+		if (member == NULL || member->incarnation != stream->incarnation)
+			continue;
+		flushes[n] = (QdbAck) {stream->member, stream->flush};
+		applies[n++] = (QdbAck) {stream->member, Min(stream->apply, stream->flush)};
+	}
+	*flush = qdb_quorum_lsn(state, flushes, n);
+	*apply = qdb_quorum_lsn(state, applies, n);
+	*membership = state->membership;
+	LWLockRelease(qdb_shared->state_lock);
+}
+
+/* Publishes; true when the coordinator has to know at once. */
+static bool
+publish_quorum(XLogRecPtr counted, uint64 membership)
+{
+	XLogRecPtr	before;
+	bool		news = false;
+
+	if (pg_atomic_read_u64(&qdb_shared->quorum_epoch) != qdb_seat.epoch)
+	{
+		pg_atomic_write_u64(&qdb_shared->quorum_epoch, 0);
+		pg_write_barrier();
+		pg_atomic_write_u64(&qdb_shared->quorum_lsn, 0);
+		pg_atomic_write_u64(&qdb_shared->quorum_membership, 0);
+		pg_write_barrier();
+		pg_atomic_write_u64(&qdb_shared->quorum_epoch, qdb_seat.epoch);
+	}
+	before = pg_atomic_read_u64(&qdb_shared->quorum_lsn);
+	if (counted < before)
+		return false;			/* I5: never back */
+	if (counted > before)
+	{
+		pg_atomic_write_u64(&qdb_shared->quorum_lsn, counted);
+		/* The gate waits for this. */
+		news = before < qdb_seat.record_end && counted >= qdb_seat.record_end;
+	}
+	if (counted != 0 && pg_atomic_read_u64(&qdb_shared->quorum_membership) != membership)
+	{
+		pg_write_barrier();
+		pg_atomic_write_u64(&qdb_shared->quorum_membership, membership);
+		news = true;			/* I13: the change can be closed */
+	}
+	return news;
+}
+
+/*
+ * qdb_count_and_release
+ *		After acks or a flush of our own.  Without a seat it does nothing.
+ */
+void
+qdb_count_and_release(void)
+{
+	XLogRecPtr	flush;
+	XLogRecPtr	apply;
+	uint64		membership;
+
+	if (qdb_seat.epoch == 0)
+		return;
+	count_acks(&flush, &apply, &membership);
+	if (publish_quorum(flush, membership))
+		qdb_wake_coordinator();
+	flush = pg_atomic_read_u64(&qdb_shared->quorum_lsn);
+	/* I8: nothing is acknowledged before the epoch record is on the quorum. */
+	if (flush >= qdb_seat.record_end)
+		release_waiters(flush, Min(apply, flush));
+}

@@ -1,0 +1,478 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream.c
+ *		One stream to a replica: greeting, history files, WAL, acks.
+ *
+ * A stream belongs to the seat's epoch; it is closed, and its acks forgotten,
+ * when the seat changes, the connection breaks, or the same member connects
+ * again.  What a frame says is checked before it is used; a frame that does not
+ * fit closes the stream and nothing else.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "access/timeline.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "port/pg_bswap.h"
+#include "replication/walsender.h"
+#include "storage/fd.h"
+
+#include "wal/streamer.h"
+
+#define KEEPALIVE_US			INT64CONST(1000000)
+#define GREETING_TIMEOUT_US		INT64CONST(10000000)
+#define CLOSING_TIMEOUT_US		INT64CONST(2000000)
+#define BATCHES_PER_TURN		4
+#define HISTORY_MAX_BYTES		(60 * 1024)
+#define STANDBY_REPLY_BYTES		34	/* 'r', four integers, a flag */
+
+static uint64 last_connection = 0;
+
+void
+qdb_stream_start(QdbStream *stream, QdbChannel *channel)
+{
+	memset(stream, 0, sizeof(*stream));
+	stream->channel = channel;
+	stream->walsnd = -1;
+	stream->apply_lag_us = -1;
+	stream->event_position = -1;
+	qdb_channel_set_queue_limit(channel, 2 * qdb_batch_bytes() + 1024 * 1024);
+}
+
+void
+qdb_stream_close(QdbStream *stream, const char *why)
+{
+	if (stream->member != 0 && why != NULL)
+		ereport(LOG,
+				(errmsg("[replication] Stream to member " UINT64_FORMAT " closed: %s",
+						stream->member, why)));
+	qdb_walsnd_free(stream->walsnd);
+	qdb_channel_close(stream->channel);
+	qdb_wait_set_stale = true;
+	memset(stream, 0, sizeof(*stream));
+	stream->walsnd = -1;
+}
+
+bool
+qdb_stream_has_member(uint64 member, const QdbStream *except)
+{
+	for (int i = 0; i < QDB_MAX_STREAMS; i++)
+	{
+		if (&qdb_streams[i] != except && qdb_streams[i].channel != NULL &&
+			qdb_streams[i].member == member)
+			return true;
+	}
+	return false;
+}
+
+void
+qdb_stream_refuse(QdbStream *stream, bool retry, const char *fmt,...)
+{
+	QdbStreamRefusal refusal = {.retry = retry};
+	uint8		buf[QDB_REASON_SIZE + 16];
+	uint32		len = sizeof(buf);
+	va_list		args;
+
+	va_start(args, fmt);
+	vsnprintf(refusal.text, sizeof(refusal.text), fmt, args);
+	va_end(args);
+	if (stream->member != 0 || !retry)
+		ereport(LOG,
+				(errmsg("[replication] Refused member " UINT64_FORMAT ": %s",
+						stream->member, refusal.text)));
+	if (qdb_refusal_encode(&refusal, buf, &len))
+		qdb_channel_send(stream->channel, QDB_FRAME_STREAM_REFUSED, buf, len);
+	/* Its acks end here; the connection once the refusal is out. */
+	stream->member = 0;
+	stream->flush = stream->apply = InvalidXLogRecPtr;
+	stream->streaming = false;
+	stream->closing = true;
+	stream->closing_us = qdb_now_us();
+}
+
+/* Who it is, against the replicated state; false: refused. */
+static bool
+check_identity(QdbStream *stream, const QdbStreamHello *hello)
+{
+	const QdbMember *member;
+	bool		same_cluster;
+	bool		known;
+
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	member = qdb_member_by_id(&qdb_shared->state, hello->member);
+	same_cluster = strcmp(hello->cluster_id, qdb_shared->state.cluster_id) == 0;
+	known = member != NULL && member->incarnation == hello->incarnation &&
+		hello->member != qdb_shared->identity.member;
+	LWLockRelease(qdb_shared->state_lock);
+
+	if (hello->version != QDB_STREAM_VERSION)
+		qdb_stream_refuse(stream, false, "stream protocol version %u is not %d; run the same version",
+						  hello->version, QDB_STREAM_VERSION);
+	else if (!same_cluster || hello->system_identifier != GetSystemIdentifier())
+		qdb_stream_refuse(stream, false, "this node belongs to another cluster");
+	else if (qdb_seat.epoch == 0)
+		qdb_stream_refuse(stream, true, "this node is not the primary");
+	else if (hello->epoch != qdb_seat.epoch)
+		qdb_stream_refuse(stream, true, "this node is the primary of epoch " UINT64_FORMAT
+						  ", not of " UINT64_FORMAT, qdb_seat.epoch, hello->epoch);
+	else if (!known)
+		/* A membership that we have not applied yet may name it. */
+		qdb_stream_refuse(stream, true, "no member " UINT64_FORMAT " with this incarnation",
+						  hello->member);
+	else
+		return true;
+	return false;
+}
+
+/*
+ * I3: acks of this connection start at its replay position, so that has to lie
+ * on our history.
+ */
+static bool
+check_history(QdbStream *stream, TimeLineID timeline, XLogRecPtr lsn)
+{
+	XLogRecPtr	limit = qdb_seat.flush;
+
+	if (!tliInHistory(timeline, qdb_seat.history))
+	{
+		qdb_stream_refuse(stream, false, "timeline %u is not in the history of timeline %u; rewind or re-clone",
+						  timeline, qdb_seat.timeline);
+		return false;
+	}
+	if (timeline != qdb_seat.timeline)
+		limit = tliSwitchPoint(timeline, qdb_seat.history, NULL);
+	if (lsn > limit)
+	{
+		qdb_stream_refuse(stream, false, "%X/%X on timeline %u is past the primary's %X/%X; rewind or re-clone",
+						  LSN_FORMAT_ARGS(lsn), timeline, LSN_FORMAT_ARGS(limit));
+		return false;
+	}
+	return true;
+}
+
+/* A member has one stream: the newer boot, or of the same boot the newer connection. */
+static bool
+replace_older(QdbStream *stream, const QdbStreamHello *hello)
+{
+	for (int i = 0; i < QDB_MAX_STREAMS; i++)
+	{
+		QdbStream  *other = &qdb_streams[i];
+
+		if (other == stream || other->channel == NULL || other->member != hello->member)
+			continue;
+		if (other->boot > hello->boot)
+		{
+			qdb_stream_refuse(stream, false, "a later boot of this member is connected");
+			return false;
+		}
+		qdb_stream_refuse(other, false, "replaced by a newer connection");
+	}
+	return true;
+}
+
+static void
+handle_hello(QdbStream *stream, const QdbFrame *frame)
+{
+	QdbStreamHello hello;
+	QdbStreamWelcome welcome;
+	uint8		buf[64];
+	uint32		len = sizeof(buf);
+
+	if (stream->member != 0 || !qdb_hello_decode(frame->payload, frame->length, &hello))
+	{
+		qdb_stream_refuse(stream, false, "malformed greeting");
+		return;
+	}
+	if (!check_identity(stream, &hello) ||
+		!check_history(stream, hello.replay_timeline, hello.replay_lsn) ||
+		!replace_older(stream, &hello))
+		return;
+
+	if (last_connection == 0)
+		last_connection = (uint64) qdb_unix_us();
+	stream->member = hello.member;
+	stream->incarnation = hello.incarnation;
+	stream->boot = hello.boot;
+	stream->verified = hello.replay_lsn;
+	stream->connection = ++last_connection;
+
+	welcome.system_identifier = GetSystemIdentifier();
+	welcome.epoch = qdb_seat.epoch;
+	welcome.timeline = qdb_seat.timeline;
+	welcome.flush = qdb_seat.flush;
+	welcome.connection = stream->connection;
+	if (qdb_welcome_encode(&welcome, buf, &len))
+		qdb_channel_send(stream->channel, QDB_FRAME_STREAM_WELCOME, buf, len);
+}
+
+/* Reads a history file whole; -1: errno says why not. */
+static int
+read_history_file(TimeLineID timeline, char *buf, size_t size)
+{
+	char		path[MAXPGPATH];
+	int			fd;
+	int			got;
+	int			save_errno;
+
+	TLHistoryFilePath(path, timeline);
+	fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
+	if (fd < 0)
+		return -1;
+	got = read(fd, buf, size);
+	save_errno = errno;
+	close(fd);
+	errno = save_errno;
+	return got;
+}
+
+static void
+handle_history_request(QdbStream *stream, const QdbFrame *frame)
+{
+	static char content[HISTORY_MAX_BYTES + 1];
+	static uint8 buf[HISTORY_MAX_BYTES + 256];
+	QdbReader	r = {.buf = frame->payload,.size = frame->length};
+	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
+	TimeLineID	timeline = qdb_get_u32(&r);
+	char		name[MAXFNAMELEN];
+	int			length;
+
+	if (!qdb_reader_done(&r) || !tliInHistory(timeline, qdb_seat.history))
+	{
+		/* A number that no epoch of ours got: nothing to hand out. */
+		qdb_stream_refuse(stream, false, "no history file of timeline %u", timeline);
+		return;
+	}
+	length = read_history_file(timeline, content, sizeof(content));
+	if (length < 0 || length > HISTORY_MAX_BYTES)
+	{
+		qdb_stream_refuse(stream, false, "could not read the history file of timeline %u: %s",
+						  timeline, length < 0 ? strerror(errno) : "too long");
+		return;
+	}
+	TLHistoryFileName(name, timeline);
+	qdb_put_string(&w, name);
+	qdb_put_u32(&w, length);
+	qdb_put_bytes(&w, content, length);
+	qdb_channel_send(stream->channel, QDB_FRAME_HISTORY, buf, w.used);
+}
+
+static void
+handle_start(QdbStream *stream, const QdbFrame *frame)
+{
+	uint32		timeline;
+	uint64		lsn;
+
+	if (!qdb_position_decode(frame->payload, frame->length, &timeline, &lsn) || lsn == 0)
+	{
+		qdb_stream_refuse(stream, false, "malformed start");
+		return;
+	}
+	if (!check_history(stream, timeline, lsn))
+		return;
+	stream->timeline = timeline;
+	stream->historic = timeline != qdb_seat.timeline;
+	stream->next_timeline = 0;
+	stream->valid_upto = InvalidXLogRecPtr;
+	if (stream->historic)
+		stream->valid_upto = tliSwitchPoint(timeline, qdb_seat.history, &stream->next_timeline);
+	stream->sent = lsn;
+	stream->sample_head = stream->sample_tail = 0;
+	stream->streaming = true;
+	stream->reply_us = qdb_now_us();
+	if (stream->walsnd < 0)
+		stream->walsnd = qdb_walsnd_claim();
+	ereport(LOG,
+			(errmsg("[replication] Streaming to member " UINT64_FORMAT " from %X/%X on timeline %u",
+					stream->member, LSN_FORMAT_ARGS(lsn), timeline)));
+}
+
+static uint64
+get_int64(const uint8 *p)
+{
+	uint64		v;
+
+	memcpy(&v, p, sizeof(v));
+	return pg_ntoh64(v);
+}
+
+static void
+measure_apply_lag(QdbStream *stream, int64 now)
+{
+	bool		passed = false;
+	int64		sent_us = 0;
+
+	while (stream->sample_tail != stream->sample_head)
+	{
+		const QdbLagSample *sample = &stream->samples[stream->sample_tail % QDB_LAG_SAMPLES];
+
+		if (sample->lsn > stream->apply)
+			break;
+		sent_us = sample->time_us;
+		passed = true;
+		stream->sample_tail++;
+	}
+	if (passed)
+		stream->apply_lag_us = now - sent_us;
+	else if (stream->apply >= stream->sent)
+		stream->apply_lag_us = 0;
+}
+
+static void
+handle_reply(QdbStream *stream, const QdbFrame *frame)
+{
+	QdbStreamReply reply;
+	XLogRecPtr	limit = Max(stream->sent, stream->verified);
+	uint64		membership;
+	int64		now = qdb_now_us();
+
+	if (!qdb_reply_decode(frame->payload, frame->length, &reply) ||
+		(reply.raw[0] == 'r' && reply.length != STANDBY_REPLY_BYTES))
+	{
+		qdb_stream_refuse(stream, false, "malformed reply");
+		return;
+	}
+	if (reply.raw[0] != 'r')
+		return;					/* feedback: replay on members is not held back for it */
+
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	membership = qdb_shared->state.membership;
+	LWLockRelease(qdb_shared->state_lock);
+
+	/* Only what names this epoch, this boot and a membership that we know. */
+	if (reply.epoch != qdb_seat.epoch || reply.incarnation != stream->incarnation ||
+		reply.boot != stream->boot || reply.connection != stream->connection ||
+		reply.membership > membership)
+		return;
+
+	/* I3: nothing counts past what was sent or verified here. */
+	stream->write = Max(stream->write, Min(get_int64(reply.raw + 1), limit));
+	stream->flush = Max(stream->flush, Min(get_int64(reply.raw + 9), limit));
+	stream->apply = Max(stream->apply, Min(get_int64(reply.raw + 17), limit));
+	stream->reply_us = now;
+	measure_apply_lag(stream, now);
+	if (reply.raw[33] != 0)
+		stream->keepalive_us = 0;
+}
+
+void
+qdb_stream_read(QdbStream *stream)
+{
+	QdbFrame	frame;
+
+	qdb_channel_drive(stream->channel);
+	while (!stream->closing && qdb_channel_receive(stream->channel, &frame))
+	{
+		if (frame.type == QDB_FRAME_STREAM_HELLO)
+			handle_hello(stream, &frame);
+		else if (stream->member == 0)
+			qdb_stream_refuse(stream, false, "greeting expected");
+		else if (frame.type == QDB_FRAME_HISTORY_REQUEST)
+			handle_history_request(stream, &frame);
+		else if (frame.type == QDB_FRAME_START)
+			handle_start(stream, &frame);
+		else if (frame.type == QDB_FRAME_REPLY)
+			handle_reply(stream, &frame);
+		else
+			qdb_stream_refuse(stream, false, "unexpected frame of type %d", frame.type);
+	}
+	if (qdb_channel_state(stream->channel) == QDB_CHANNEL_FAILED)
+		qdb_stream_close(stream, qdb_channel_error(stream->channel));
+}
+
+static void
+end_timeline(QdbStream *stream)
+{
+	uint8		buf[16];
+	uint32		len = sizeof(buf);
+
+	if (qdb_position_encode(stream->next_timeline, stream->valid_upto, buf, &len) &&
+		qdb_channel_send(stream->channel, QDB_FRAME_END_OF_TIMELINE, buf, len))
+		stream->streaming = false;
+}
+
+static void
+note_sent(QdbStream *stream, const QdbWalBatch *batch)
+{
+	stream->bytes_raw += batch->end - stream->sent;
+	stream->sent = batch->end;
+	stream->keepalive_us = qdb_now_us();
+	if (stream->sample_head - stream->sample_tail < QDB_LAG_SAMPLES)
+	{
+		QdbLagSample *sample = &stream->samples[stream->sample_head++ % QDB_LAG_SAMPLES];
+
+		sample->lsn = stream->sent;
+		sample->time_us = stream->keepalive_us;
+	}
+}
+
+bool
+qdb_stream_send(QdbStream *stream)
+{
+	XLogRecPtr	upto = stream->historic ? stream->valid_upto : qdb_seat.flush;	/* I4 */
+	char		why[QDB_REASON_SIZE] = "";
+
+	for (int i = 0; i < BATCHES_PER_TURN; i++)
+	{
+		QdbWalBatch batch;
+
+		if (!stream->streaming || qdb_channel_queued(stream->channel) >= qdb_batch_bytes())
+			return false;
+		if (stream->sent >= upto)
+		{
+			if (stream->historic)
+				end_timeline(stream);
+			return false;
+		}
+		if (!qdb_read_wal_batch(stream->timeline, stream->sent, upto, &batch, why))
+		{
+			qdb_stream_refuse(stream, false, "%s", why);
+			return false;
+		}
+		if (!qdb_channel_send(stream->channel, QDB_FRAME_WAL, batch.payload, batch.length))
+		{
+			/* A full queue cannot be; a failed channel is closed by the reader. */
+			return false;
+		}
+		note_sent(stream, &batch);
+	}
+	return true;
+}
+
+void
+qdb_stream_tick(QdbStream *stream, int64 now)
+{
+	uint8		buf[32];
+
+	if (stream->closing)
+	{
+		if (qdb_channel_queued(stream->channel) == 0 || now - stream->closing_us > CLOSING_TIMEOUT_US)
+			qdb_stream_close(stream, NULL);
+		return;
+	}
+	if (stream->member == 0)
+	{
+		if (now - qdb_channel_created_us(stream->channel) > GREETING_TIMEOUT_US)
+			qdb_stream_close(stream, NULL);
+		return;
+	}
+	if (!stream->streaming)
+		return;
+	if (wal_sender_timeout > 0 && now - stream->reply_us > (int64) wal_sender_timeout * 1000)
+	{
+		qdb_stream_close(stream, "no reply in time");
+		return;
+	}
+	if (now - stream->keepalive_us >= KEEPALIVE_US &&
+		qdb_channel_queued(stream->channel) < qdb_batch_bytes())
+	{
+		uint32		length = qdb_put_keepalive(buf, sizeof(buf), stream->sent, true);
+
+		qdb_channel_send(stream->channel, QDB_FRAME_WAL, buf, length);
+		stream->keepalive_us = now;
+	}
+}

@@ -1,0 +1,342 @@
+/*-------------------------------------------------------------------------
+ *
+ * streamer.c
+ *		The worker that sends WAL to all replicas and releases commits.
+ *
+ * It listens whenever this node is a member, and serves only while this boot
+ * holds the seat: promoted, epoch record flushed, nothing newer promised.  Any change of
+ * that closes every stream.  One loop: wait for the latch (XLogFlush sets it),
+ * listeners and streams; take acks; release; send what is flushed.
+ *
+ * It never writes WAL and takes no lock but state_lock (shared), the mutexes
+ * and SyncRepLock.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <unistd.h>
+
+#include "access/timeline.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+
+#include "wal/streamer.h"
+
+#define MAX_LISTENERS			8
+#define LISTEN_RETRY_US			INT64CONST(1000000)
+#define IDLE_WAIT_MS			1000	/* no member */
+#define TURN_WAIT_MS			200
+
+QdbSeat		qdb_seat;
+QdbStream	qdb_streams[QDB_MAX_STREAMS];
+bool		qdb_wait_set_stale = true;
+
+static int	listeners[MAX_LISTENERS];
+static int	nlisteners = 0;
+static int64 listen_failed_us = 0;
+static WaitEventSet *wait_set = NULL;
+
+static void
+start_listening(void)
+{
+	char		why[QDB_REASON_SIZE] = "";
+	int64		now = qdb_now_us();
+	int			n;
+
+	if (nlisteners > 0 || (listen_failed_us != 0 && now - listen_failed_us < LISTEN_RETRY_US))
+		return;
+	n = qdb_listen(qdb_listen_addresses, qdb_replication_port, listeners, MAX_LISTENERS,
+				   why, sizeof(why));
+	if (n <= 0)
+	{
+		if (listen_failed_us == 0)
+			ereport(LOG,
+					(errmsg("[replication] Could not listen on port %d: %s",
+							qdb_replication_port, why)));
+		listen_failed_us = now;
+		return;
+	}
+	nlisteners = n;
+	listen_failed_us = 0;
+	qdb_wait_set_stale = true;
+	ereport(LOG,
+			(errmsg("[replication] Listening on port %d", qdb_replication_port)));
+}
+
+/* What shared memory and PostgreSQL say about the seat at this moment. */
+static void
+look_at_seat(QdbSeat *seat)
+{
+	uint64		promised;
+	uint64		promising;
+	TimeLineID	timeline;
+
+	memset(seat, 0, sizeof(*seat));
+	SpinLockAcquire(&qdb_shared->mutex);
+	seat->epoch = qdb_shared->seat_epoch;
+	seat->timeline = qdb_shared->seat_timeline;
+	seat->record_end = qdb_shared->epoch_record_end;
+	promised = qdb_shared->promised;
+	promising = qdb_shared->promising;
+	SpinLockRelease(&qdb_shared->mutex);
+
+	/* I2 for the primary's own ack: it too stands under its promise. */
+	if (seat->epoch == 0 || promised != seat->epoch || promising != seat->epoch ||
+		RecoveryInProgress())
+	{
+		seat->epoch = 0;
+		return;
+	}
+	seat->flush = GetFlushRecPtr(&timeline);
+	if (timeline != seat->timeline || seat->flush < seat->record_end)
+		seat->epoch = 0;
+}
+
+static void
+refresh_seat(void)
+{
+	QdbSeat		now;
+	MemoryContext old;
+
+	look_at_seat(&now);
+	if (now.epoch == qdb_seat.epoch)
+	{
+		qdb_seat.flush = now.flush;
+		qdb_seat.record_end = now.record_end;
+		return;
+	}
+	for (int i = 0; i < QDB_MAX_STREAMS; i++)
+	{
+		if (qdb_streams[i].channel != NULL && qdb_streams[i].member != 0)
+			qdb_stream_refuse(&qdb_streams[i], true, "the seat of this node has changed");
+	}
+	list_free_deep(qdb_seat.history);
+	qdb_seat = now;
+	qdb_seat.history = NIL;
+	if (qdb_seat.epoch == 0)
+	{
+		qdb_walsnd_keep_own(false);
+		return;
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	qdb_seat.history = readTimeLineHistory(qdb_seat.timeline);
+	MemoryContextSwitchTo(old);
+	ereport(LOG,
+			(errmsg("[replication] Serving epoch " UINT64_FORMAT " on timeline %u",
+					qdb_seat.epoch, qdb_seat.timeline)));
+}
+
+static void
+accept_streams(int listener)
+{
+	QdbChannel *channel;
+
+	while ((channel = qdb_channel_accept(listener)) != NULL)
+	{
+		QdbStream  *stream = NULL;
+
+		for (int i = 0; i < QDB_MAX_STREAMS && stream == NULL; i++)
+		{
+			if (qdb_streams[i].channel == NULL)
+				stream = &qdb_streams[i];
+		}
+		if (stream == NULL)
+		{
+			qdb_channel_close(channel);
+			return;
+		}
+		qdb_stream_start(stream, channel);
+		qdb_wait_set_stale = true;
+	}
+}
+
+static uint32
+wanted_events(const QdbStream *stream)
+{
+	return WL_SOCKET_READABLE |
+		(qdb_channel_wants_write(stream->channel) ? WL_SOCKET_WRITEABLE : 0);
+}
+
+/* PostgreSQL 15 cannot take a socket out of a set, so a change makes a new one. */
+static void
+prepare_wait_set(void)
+{
+	if (!qdb_wait_set_stale)
+	{
+		for (int i = 0; i < QDB_MAX_STREAMS; i++)
+		{
+			QdbStream  *stream = &qdb_streams[i];
+			uint32		events;
+
+			if (stream->channel == NULL)
+				continue;
+			events = wanted_events(stream);
+			if (events != stream->events)
+				ModifyWaitEvent(wait_set, stream->event_position, events, NULL);
+			stream->events = events;
+		}
+		return;
+	}
+	if (wait_set != NULL)
+		FreeWaitEventSet(wait_set);
+	wait_set = CreateWaitEventSet(TopMemoryContext, 2 + MAX_LISTENERS + QDB_MAX_STREAMS);
+	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	for (int i = 0; i < nlisteners; i++)
+		AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, listeners[i], NULL, &listeners[i]);
+	for (int i = 0; i < QDB_MAX_STREAMS; i++)
+	{
+		QdbStream  *stream = &qdb_streams[i];
+
+		if (stream->channel == NULL)
+			continue;
+		stream->events = wanted_events(stream);
+		stream->event_position = AddWaitEventToSet(wait_set, stream->events,
+												   qdb_channel_fd(stream->channel), NULL, stream);
+	}
+	qdb_wait_set_stale = false;
+}
+
+static void
+handle_events(const WaitEvent *events, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (events[i].events & WL_LATCH_SET)
+			continue;
+		if ((int *) events[i].user_data >= listeners &&
+			(int *) events[i].user_data < listeners + MAX_LISTENERS)
+			accept_streams(events[i].fd);
+		else if (((QdbStream *) events[i].user_data)->channel != NULL)
+			qdb_stream_read(events[i].user_data);
+	}
+}
+
+/* The entry of a member; one of a stream that is gone may be taken over. */
+static QdbStreamStatus *
+find_status(uint64 member)
+{
+	QdbStreamStatus *spare = NULL;
+
+	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
+	{
+		QdbStreamStatus *status = &qdb_shared->streams[i];
+
+		if (status->member == member)
+			return status;
+		if (status->member == 0 && (spare == NULL || spare->member != 0))
+			spare = status;
+		else if (spare == NULL && !status->streaming)
+			spare = status;
+	}
+	if (spare != NULL)
+	{
+		memset(spare, 0, sizeof(*spare));
+		spare->member = member;
+	}
+	return spare;
+}
+
+/* Entries outlive their streams, so that reconnects can be counted. */
+static void
+publish_streams(void)
+{
+	static uint64 shown[QDB_MAX_STREAMS];	/* connection counted last */
+
+	SpinLockAcquire(&qdb_shared->mutex);
+	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
+		qdb_shared->streams[i].streaming = false;
+	for (int i = 0; i < QDB_MAX_STREAMS; i++)
+	{
+		const QdbStream *stream = &qdb_streams[i];
+		QdbStreamStatus *status;
+
+		if (stream->channel == NULL || stream->member == 0)
+			continue;
+		status = find_status(stream->member);
+		if (status == NULL)
+			continue;
+		if (shown[i] != stream->connection && status->reply_us != 0)
+			status->reconnects++;
+		shown[i] = stream->connection;
+		status->streaming = stream->streaming;
+		status->sent = stream->sent;
+		status->write = stream->write;
+		status->flush = stream->flush;
+		status->apply = stream->apply;
+		status->reply_us = stream->reply_us;
+		status->apply_lag_us = stream->apply_lag_us;
+		status->bytes_raw = stream->bytes_raw;
+		status->bytes_wire = qdb_channel_bytes_sent(stream->channel);
+	}
+	SpinLockRelease(&qdb_shared->mutex);
+}
+
+/* Sends, ticks and shows all streams; true: go on without waiting. */
+static bool
+serve_streams(void)
+{
+	int64		now = qdb_now_us();
+	bool		more = false;
+	bool		have_slot = false;
+
+	for (int i = 0; i < QDB_MAX_STREAMS; i++)
+	{
+		QdbStream  *stream = &qdb_streams[i];
+
+		if (stream->channel == NULL)
+			continue;
+		if (qdb_stream_send(stream))
+			more = true;
+		if (qdb_channel_state(stream->channel) == QDB_CHANNEL_FAILED)
+			qdb_stream_close(stream, qdb_channel_error(stream->channel));
+		else
+			qdb_stream_tick(stream, now);
+		if (stream->channel == NULL)
+			continue;
+		qdb_walsnd_update(stream);
+		have_slot |= stream->walsnd >= 0;
+	}
+	qdb_walsnd_keep_own(qdb_seat.epoch != 0 && !have_slot);
+	publish_streams();
+	return more;
+}
+
+void
+qdb_streamer_main(Datum arg)
+{
+	WaitEvent	events[16];
+	bool		more = false;
+
+	qdb_worker_begin(&qdb_shared->streamer_latch, &qdb_shared->streamer_pid);
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	for (int i = 0; i < QDB_MAX_STREAMS; i++)
+		qdb_streams[i].walsnd = -1;
+
+	while (!qdb_worker_shutdown_requested())
+	{
+		int			timeout = qdb_shared->member ? TURN_WAIT_MS : IDLE_WAIT_MS;
+		int			n;
+
+		CHECK_FOR_INTERRUPTS();
+		if (qdb_shared->member)
+			start_listening();
+		prepare_wait_set();
+		n = WaitEventSetWait(wait_set, more ? 0 : timeout, events, lengthof(events),
+							 PG_WAIT_EXTENSION);
+
+		/* Before the flush position is read, or a flush in between is slept over. */
+		ResetLatch(MyLatch);
+		/* The seat first: acks that have come are for it or for nothing. */
+		refresh_seat();
+		handle_events(events, n);
+		qdb_count_and_release();
+		more = serve_streams();
+	}
+	proc_exit(0);
+}

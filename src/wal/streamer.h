@@ -1,0 +1,122 @@
+/*-------------------------------------------------------------------------
+ *
+ * streamer.h
+ *		What the parts of the streamer share: the seat as it sees it, the
+ *		streams, reading WAL, WalSnd entries and the release of commits.
+ *
+ * One process, one thread; shared memory sees only QdbShared.streams, the
+ * quorum fields and PostgreSQL's WalSnd entries.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QDB_WAL_STREAMER_H
+#define QDB_WAL_STREAMER_H
+
+#include "base/base.h"
+#include "base/channel.h"
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+#include "wal/messages.h"
+
+#define QDB_MAX_STREAMS			(QDB_MAX_MEMBERS + 8)	/* some greetings in flight */
+#define QDB_LAG_SAMPLES			64
+
+/* The seat in this turn of the loop. */
+typedef struct QdbSeat
+{
+	uint64		epoch;			/* 0: this node serves nothing */
+	TimeLineID	timeline;
+	XLogRecPtr	record_end;		/* of the epoch record */
+	XLogRecPtr	flush;			/* I4: nothing past it is sent */
+	List	   *history;		/* of timeline; kept until the seat changes */
+} QdbSeat;
+
+typedef struct QdbLagSample
+{
+	XLogRecPtr	lsn;
+	int64		time_us;
+} QdbLagSample;
+
+typedef struct QdbStream
+{
+	QdbChannel *channel;		/* NULL: entry unused */
+	int			event_position; /* in the wait event set */
+	uint32		events;			/* that it waits for */
+	bool		closing;		/* a refusal is queued; close once it is out */
+	int64		closing_us;
+
+	/* From the hello; member 0: not greeted yet. */
+	uint64		member;
+	uint64		incarnation;
+	uint64		boot;
+	uint64		connection;
+	XLogRecPtr	verified;		/* replay position that was matched with our history */
+
+	/* While streaming. */
+	bool		streaming;
+	TimeLineID	timeline;
+	bool		historic;
+	TimeLineID	next_timeline;
+	XLogRecPtr	valid_upto;		/* historic: the switch point */
+	XLogRecPtr	sent;
+	int			walsnd;			/* WalSnd entry, -1 none */
+
+	/* Acks under the seat's epoch; 0 none. */
+	XLogRecPtr	write;
+	XLogRecPtr	flush;
+	XLogRecPtr	apply;
+	int64		reply_us;
+	int64		keepalive_us;
+	int64		apply_lag_us;
+	uint64		bytes_raw;
+	QdbLagSample samples[QDB_LAG_SAMPLES];
+	uint32		sample_head;
+	uint32		sample_tail;
+} QdbStream;
+
+/* ---- streamer.c ---- */
+extern QdbSeat qdb_seat;
+extern QdbStream qdb_streams[QDB_MAX_STREAMS];
+extern bool qdb_wait_set_stale; /* a stream came or went */
+
+/* ---- stream.c ---- */
+extern void qdb_stream_start(QdbStream *stream, QdbChannel *channel);
+/* Closes and forgets, acks too. */
+extern void qdb_stream_close(QdbStream *stream, const char *why);
+extern void qdb_stream_refuse(QdbStream *stream, bool retry, const char *fmt,...) pg_attribute_printf(3, 4);
+/* Handles the frames that have arrived; may close the stream. */
+extern void qdb_stream_read(QdbStream *stream);
+/* Sends what fits; true: there is more to send and room for it. */
+extern bool qdb_stream_send(QdbStream *stream);
+/* Keepalives and deadlines. */
+extern void qdb_stream_tick(QdbStream *stream, int64 now);
+extern bool qdb_stream_has_member(uint64 member, const QdbStream *except);
+
+/* ---- walbatch.c ---- */
+typedef struct QdbWalBatch
+{
+	const uint8 *payload;		/* of a WAL frame */
+	uint32		length;
+	XLogRecPtr	end;			/* of the WAL in it */
+} QdbWalBatch;
+
+/*
+ * The WAL of a timeline in our history from start to at most upto, as a WAL
+ * frame.  Valid until the next call.  False with *why (QDB_REASON_SIZE bytes).
+ */
+extern bool qdb_read_wal_batch(TimeLineID timeline, XLogRecPtr start, XLogRecPtr upto,
+							   QdbWalBatch *batch, char *why);
+extern uint32 qdb_put_keepalive(uint8 *buf, size_t size, XLogRecPtr end, bool reply);
+extern size_t qdb_batch_bytes(void);
+
+/* ---- walsnd.c ---- */
+extern int	qdb_walsnd_claim(void); /* -1: none is free */
+extern void qdb_walsnd_free(int slot);
+extern void qdb_walsnd_update(const QdbStream *stream);
+/* Keeps one entry while no stream has any, so that XLogFlush wakes us. */
+extern void qdb_walsnd_keep_own(bool wanted);
+
+/* ---- release.c ---- */
+extern void qdb_count_and_release(void);
+
+#endif							/* QDB_WAL_STREAMER_H */

@@ -1,0 +1,551 @@
+# QuantaCluster.pm
+#	A cluster of real servers on loopback for the TAP tests.
+#
+# Nodes are numbered from 1 and named n1, n2, ...  Everything lives in one
+# temporary folder; every server that was started is killed and the folder
+# removed at the end, also after a die (kept when a test failed).  Nothing here
+# sleeps for a fixed time to let something happen: wait_for polls a condition.
+package QuantaCluster;
+
+use strict;
+use warnings;
+use Cwd qw(abs_path);
+use File::Path qw(remove_tree);
+use File::Temp qw(tempdir);
+use IO::Socket::INET;
+use IPC::Run;
+use JSON::PP;
+use POSIX ();
+use Test::More;
+use Time::HiRes qw(time sleep);
+
+my $bindir = $ENV{PG_BINDIR} || '/usr/lib/postgresql/15/bin';
+my $owner = $$;
+my @clusters;
+my @writers;
+
+# ---- construction ----
+
+# new(n => 3): folders and ports only; nothing runs yet.
+sub new
+{
+	my ($class, %args) = @_;
+	my $self = bless { n => $args{n} || 3, conf => $args{conf} || '', nodes => [] }, $class;
+	delete @ENV{grep { /^PG(?!_BINDIR)/ } keys %ENV};
+	umask 0077;
+	$self->{dir} = $args{dir} || tempdir('qdb-XXXXXX', DIR => $ENV{TMPDIR} || '/tmp');
+	my @ports = free_ports(4 * $self->{n});
+	for my $i (1 .. $self->{n})
+	{
+		my ($sql, $raft, $replication, $http) = splice(@ports, 0, 4);
+		$self->{nodes}[$i] = {
+			name => "n$i", data => "$self->{dir}/n$i", log => "$self->{dir}/n$i.log",
+			sql => $sql, raft => $raft, replication => $replication, http => $http };
+	}
+	push @clusters, $self;
+	return $self;
+}
+
+# Ports that nobody has, below the range that outgoing connections take theirs from.
+sub free_ports
+{
+	my ($count) = @_;
+	my @found;
+	for (1 .. 1000)
+	{
+		my $port = 10000 + int(rand(20000));
+		next if grep { $_ == $port } @found;
+		my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port,
+			Listen => 1, Proto => 'tcp') or next;
+		close $socket;
+		push @found, $port;
+		return @found if @found == $count;
+	}
+	die "no free ports";
+}
+
+# A cluster of $n members that are all voters and stream.
+sub new_cluster
+{
+	my ($class, %args) = @_;
+	my $self = $class->new(%args);
+	$self->create_first;
+	$self->init(1);
+	$self->join_copy($_) for 2 .. $self->{n};
+	$self->wait_complete if $self->{n} > 1;
+	return $self;
+}
+
+sub node { return $_[0]{nodes}[$_[1]] || die "no node $_[1]" }
+sub all { return (1 .. $_[0]{n}) }
+
+sub run_ok
+{
+	my (@command) = @_;
+	my ($out, $err) = ('', '');
+	IPC::Run::run(\@command, '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(180))
+	  or die "@command failed: $out$err";
+	return $out;
+}
+
+sub append_file
+{
+	my ($path, $text) = @_;
+	open(my $f, '>>', $path) or die "$path: $!";
+	print $f $text;
+	close $f or die "$path: $!";
+}
+
+sub slurp
+{
+	my ($path) = @_;
+	open(my $f, '<', $path) or return '';
+	local $/;
+	my $text = <$f>;
+	return defined $text ? $text : '';
+}
+
+# The settings that differ from node to node, in a file of their own.
+sub write_settings
+{
+	my ($self, $i, %args) = @_;
+	my $node = $self->node($i);
+	my $preload = $args{no_preload} ? '' : "shared_preload_libraries = 'quantadb'
+quantadb.node_name = '$node->{name}'
+quantadb.listen_addresses = '127.0.0.1'
+quantadb.raft_port = $node->{raft}
+quantadb.replication_port = $node->{replication}
+quantadb.http_port = $node->{http}
+";
+	unlink "$node->{data}/node.conf";
+	append_file("$node->{data}/node.conf", "${preload}port = $node->{sql}
+listen_addresses = '127.0.0.1'
+unix_socket_directories = '$self->{dir}'
+shared_buffers = 16MB
+max_connections = 50
+log_line_prefix = '%m [%p] %b '
+log_min_messages = info
+$self->{conf}
+");
+}
+
+# initdb and start, loaded and inert.
+sub create_first
+{
+	my ($self, $i, %args) = @_;
+	$i ||= 1;
+	my $node = $self->node($i);
+	run_ok("$bindir/initdb", '-A', 'trust', '-U', 'postgres', '-N', '-E', 'UTF8',
+		'--locale=C', '-D', $node->{data});
+	append_file("$node->{data}/postgresql.conf", "include = 'node.conf'\n");
+	$self->write_settings($i, %args);
+	$self->start($i);
+}
+
+# The first member.
+sub init
+{
+	my ($self, $i) = @_;
+	$self->sql($i, 'CREATE EXTENSION IF NOT EXISTS quantadb');
+	$self->sql($i, "SELECT quantadb_init('test')");
+	$self->wait_for(sub { $self->state($i) eq 'primary' }, 30, "n$i is primary");
+	$self->wait_for(sub { $self->write_ok($i) }, 30, "n$i takes writes");
+}
+
+# A copy of $from, made with pg_basebackup, started as a standby of nobody.
+sub copy_node
+{
+	my ($self, $i, $from) = @_;
+	my $node = $self->node($i);
+	run_ok("$bindir/pg_basebackup", '-h', '127.0.0.1', '-p', $self->node($from)->{sql},
+		'-U', 'postgres', '-D', $node->{data}, '-X', 'stream', '-c', 'fast');
+	my $auto = "$node->{data}/postgresql.auto.conf";
+	my @kept = grep { !/^\s*primary_(conninfo|slot_name)\b/ } split(/^/, slurp($auto));
+	unlink $auto;
+	append_file($auto, join('', @kept));
+	append_file("$node->{data}/standby.signal", '');
+	$self->write_settings($i);
+	$self->start($i);
+}
+
+# The server answers the call with a crash cycle, from which it returns as a member.
+sub join_copy
+{
+	my ($self, $i, $from) = @_;
+	$from ||= $self->primary || 1;
+	$self->copy_node($i, $from);
+	my $token = $self->sql($from, 'SELECT quantadb_join_token()');
+	my $http = $self->node($from)->{http};
+	my ($code, $out, $err) =
+	  $self->sql_try($i, "SELECT quantadb_join('127.0.0.1:$http', '$token')", timeout => 60);
+	diag("quantadb_join on n$i: $err") if $code != 0 && $err =~ /ERROR: +(?!57P)/;
+	$self->wait_for(sub { $self->state($i) eq 'replica' }, 60, "n$i streams");
+}
+
+# All members are voters, the others stream from one primary.
+sub wait_complete
+{
+	my ($self, $timeout) = @_;
+	$self->wait_for(
+		sub {
+			my $p = $self->primary or return 0;
+			return 0 if grep { $_ != $p && $self->state($_) ne 'replica' } $self->all;
+			# While a change of the membership is open, can_lose counts it too.
+			my ($code, $out) = $self->sql_try($p,
+				"SELECT count(*), (SELECT can_lose FROM quantadb_status()) FROM quantadb_nodes WHERE role = 'voter'");
+			return $code == 0 && $out eq $self->{n} . '|' . int(($self->{n} - 1) / 2);
+		},
+		$timeout || 60,
+		"$self->{n} voters stream");
+}
+
+# ---- start, stop, kill ----
+
+sub pg_ctl
+{
+	my ($self, $i, @args) = @_;
+	my $node = $self->node($i);
+	# Not through a pipe: the server would hold its other end.
+	my $pid = fork();
+	die "fork: $!" unless defined $pid;
+	if ($pid == 0)
+	{
+		open(STDIN, '<', '/dev/null');
+		open(STDOUT, '>>', "$self->{dir}/pg_ctl.log");
+		open(STDERR, '>&', \*STDOUT);
+		exec("$bindir/pg_ctl", '-D', $node->{data}, @args) or POSIX::_exit(127);
+	}
+	waitpid($pid, 0);
+	return $? == 0;
+}
+
+sub start
+{
+	my ($self, $i) = @_;
+	my $node = $self->node($i);
+	return if $self->pg_ctl($i, '-w', '-t', '90', '-l', $node->{log}, 'start');
+	my @log = split(/\n/, slurp($node->{log}));
+	diag(join("\n", @log > 20 ? @log[-20 .. -1] : @log));
+	die "$node->{name} does not start";
+}
+
+sub stop
+{
+	my ($self, $i, $mode) = @_;
+	return $self->pg_ctl($i, '-w', '-t', '60', '-m', $mode || 'fast', 'stop');
+}
+
+sub postmaster
+{
+	my ($self, $i) = @_;
+	my ($pid) = slurp($self->node($i)->{data} . '/postmaster.pid') =~ /^(\d+)/;
+	return 0 unless $pid && kill(0, $pid);
+	# A stale file's pid may be somebody else's by now.
+	my $cwd = readlink("/proc/$pid/cwd") || '';
+	return $cwd eq (abs_path($self->node($i)->{data}) || '') ? $pid : 0;
+}
+
+sub children_of
+{
+	my ($parent) = @_;
+	my @children;
+	for my $stat (glob '/proc/[0-9]*/stat')
+	{
+		my ($pid, $ppid) = slurp($stat) =~ /^(\d+) \(.*\) \S (\d+)/s;
+		push @children, $pid if defined $ppid && $ppid == $parent;
+	}
+	return @children;
+}
+
+# kill -9 of the postmaster and everything it started, at one moment.
+sub kill_all
+{
+	my ($self, $i) = @_;
+	my $pid = $self->postmaster($i) or return;
+	kill 'STOP', $pid;			# no new children
+	my @children = children_of($pid);
+	my $at = time;
+	kill 'KILL', $pid, @children;
+	$self->wait_for(sub { !grep { alive($_) } $pid, @children }, 10, "n$i is dead");
+	$self->forget_zombie($i, $pid);
+	return $at;
+}
+
+sub kill_postmaster
+{
+	my ($self, $i) = @_;
+	my $pid = $self->postmaster($i) or return;
+	my @children = children_of($pid);
+	my $at = time;
+	kill 'KILL', $pid;
+	$self->wait_for(sub { !grep { alive($_) } $pid, @children }, 30, "the orphans of n$i have gone");
+	$self->forget_zombie($i, $pid);
+	return $at;
+}
+
+sub alive
+{
+	my ($pid) = @_;
+	my ($state) = slurp("/proc/$pid/stat") =~ /^\d+ \(.*\) (\S)/s;
+	return defined $state && $state ne 'Z';
+}
+
+# A dead postmaster whose parent has not noticed yet still counts as running for
+# the next one.  Containers have parents that never notice.
+sub forget_zombie
+{
+	my ($self, $i, $pid) = @_;
+	for (1 .. 20)
+	{
+		return unless -e "/proc/$pid";
+		sleep 0.05;
+	}
+	my $node = $self->node($i);
+	unlink "$node->{data}/postmaster.pid", "$self->{dir}/.s.PGSQL.$node->{sql}.lock";
+}
+
+# ---- asking ----
+
+sub psql
+{
+	my ($conninfo, $query, %args) = @_;
+	my ($out, $err) = ('', '');
+	my $run = IPC::Run::start(
+		[ "$bindir/psql", '-X', '-A', '-t', '-q', '-v', 'ON_ERROR_STOP=1',
+			'-v', 'VERBOSITY=verbose', '-d', $conninfo, '-f', '-' ],
+		'<', \$query, '>', \$out, '2>', \$err,
+		IPC::Run::timer($args{timeout} || 30, exception => 'timed out'));
+	my $done = eval { $run->finish; 1 };
+	unless ($done)
+	{
+		$err .= $@;
+		$run->kill_kill(grace => 1);
+		return (255, $out, $err);
+	}
+	chomp $out;
+	return ($run->full_result(0) == 0 ? 0 : 1, $out, $err);
+}
+
+sub conninfo
+{
+	my ($self, $i) = @_;
+	return "host=127.0.0.1 port=" . $self->node($i)->{sql} . " user=postgres dbname=postgres connect_timeout=3";
+}
+
+# All nodes; libpq finds the one that takes writes.
+sub conninfo_rw
+{
+	my ($self) = @_;
+	return 'host=' . join(',', map { '127.0.0.1' } $self->all)
+	  . ' port=' . join(',', map { $self->node($_)->{sql} } $self->all)
+	  . ' user=postgres dbname=postgres connect_timeout=2 target_session_attrs=read-write';
+}
+
+# (exit code, stdout, stderr with SQLSTATEs)
+sub sql_try
+{
+	my ($self, $i, $query, %args) = @_;
+	return psql($self->conninfo($i), $query, %args);
+}
+
+sub sql
+{
+	my ($self, $i, $query, %args) = @_;
+	my ($code, $out, $err) = $self->sql_try($i, $query, %args);
+	die "n$i: $query: $err" if $code != 0;
+	return $out;
+}
+
+sub psql_rw
+{
+	my ($self, $query, %args) = @_;
+	return psql($self->conninfo_rw, $query, %args);
+}
+
+# quantadb_status().state, or '' when nobody answers.
+sub state
+{
+	my ($self, $i) = @_;
+	return '' unless $self->postmaster($i);
+	my ($code, $out) = $self->sql_try($i, 'SELECT state FROM quantadb_status()', timeout => 10);
+	return $code == 0 ? $out : '';
+}
+
+# Number of the node that says it is primary, 0 when none does.
+sub primary
+{
+	my ($self) = @_;
+	for my $i ($self->all)
+	{
+		return $i if $self->state($i) eq 'primary';
+	}
+	return 0;
+}
+
+sub write_ok
+{
+	my ($self, $i) = @_;
+	my ($code) = $self->sql_try($i,
+		'BEGIN; CREATE TABLE qdb_probe (x int); DROP TABLE qdb_probe; COMMIT;', timeout => 15);
+	return $code == 0;
+}
+
+# (HTTP status, body); status 0 when nobody answers.
+sub http
+{
+	my ($self, $i, $path, @args) = @_;
+	my ($out, $err) = ('', '');
+	IPC::Run::run([ 'curl', '-s', '--noproxy', '*', '-m', '5', '-w', '\n%{http_code}', @args,
+			'http://127.0.0.1:' . $self->node($i)->{http} . $path ],
+		'<', \undef, '>', \$out, '2>', \$err);
+	my ($body, $code) = $out =~ /^(.*)\n(\d+)$/s;
+	return (defined $code ? $code + 0 : 0, $body);
+}
+
+# /cluster/status as Perl data, undef when there is none.
+sub status
+{
+	my ($self, $i) = @_;
+	my ($code, $body) = $self->http($i, '/cluster/status');
+	return $code == 200 ? eval { decode_json($body) } : undef;
+}
+
+# Polls until the condition holds; dies with what was waited for.
+sub wait_for
+{
+	my ($self, $condition, $timeout, $what) = @_;
+	my $until = time + ($timeout || 30);
+	while (1)
+	{
+		return 1 if $condition->();
+		last if time > $until;
+		sleep 0.05;
+	}
+	my $states = join(', ', map { "n$_ " . ($self->state($_) || "silent") } $self->all);
+	die 'timed out waiting: ' . ($what || 'condition') . " ($states)";
+}
+
+# Everything that the primary has written is visible on node $i.
+sub wait_replayed
+{
+	my ($self, $i, $primary) = @_;
+	my $lsn = $self->sql($primary, 'SELECT pg_current_wal_flush_lsn()');
+	$self->wait_for(
+		sub {
+			my ($code, $out) = $self->sql_try($i, "SELECT pg_last_wal_replay_lsn() >= '$lsn'");
+			return $code == 0 && $out eq 't';
+		},
+		30, "n$i replays up to $lsn");
+}
+
+# ---- a load that knows what was acknowledged ----
+
+# Each writer inserts numbers of its own, never one twice, through whoever takes
+# writes.  "number begin end" goes to a file only after the commit was acknowledged.
+sub start_writers
+{
+	my ($self, $count, $table) = @_;
+	for my $w (1 .. $count)
+	{
+		my $pid = fork();
+		die "fork: $!" unless defined $pid;
+		if ($pid == 0)
+		{
+			$SIG{TERM} = sub { POSIX::_exit(0) };
+			open(my $log, '>>', "$self->{dir}/acked.$w") or POSIX::_exit(1);
+			$log->autoflush(1);
+			for (my $k = 0;; $k++)
+			{
+				my $number = $k * $count + $w;
+				my $begin = time;
+				my ($code) = $self->psql_rw("INSERT INTO $table VALUES ($number)", timeout => 10);
+				if ($code == 0) { printf $log "%d %.3f %.3f\n", $number, $begin, time }
+				else { sleep 0.02 }
+			}
+		}
+		push @writers, $pid;
+	}
+}
+
+sub stop_writers
+{
+	for my $pid (splice @writers)
+	{
+		kill 'TERM', $pid;
+		waitpid($pid, 0);
+	}
+}
+
+# [number, begin, end] of every acknowledged insert, oldest first
+sub acknowledged
+{
+	my ($self) = @_;
+	my @acks;
+	for my $file (glob "$self->{dir}/acked.*")
+	{
+		push @acks, map { [split] } grep { /^\d+ \S+ \S+$/ } split(/\n/, slurp($file));
+	}
+	my @sorted = sort { $a->[2] <=> $b->[2] } @acks;
+	return @sorted;
+}
+
+# Acknowledged numbers that node $i does not have.
+sub missing_numbers
+{
+	my ($self, $i, $table) = @_;
+	my %there = map { $_ => 1 } split(/\n/, $self->sql($i, "SELECT x FROM $table"));
+	return grep { !$there{$_} } map { $_->[0] } $self->acknowledged;
+}
+
+# ms from $at to the first acknowledgement of an insert that began after it; undef if none.
+sub outage_ms
+{
+	my ($self, $at) = @_;
+	for my $ack ($self->acknowledged)
+	{
+		return int(1000 * ($ack->[2] - $at)) if $ack->[1] > $at;
+	}
+	return undef;
+}
+
+# ---- end ----
+
+sub teardown
+{
+	my ($self) = @_;
+	for my $i ($self->all)
+	{
+		my $pid = $self->postmaster($i) or next;
+		kill 'STOP', $pid;
+		kill 'KILL', $pid, children_of($pid);
+	}
+	for my $i ($self->all)
+	{
+		for (1 .. 100)
+		{
+			last unless $self->postmaster($i);
+			sleep 0.05;
+		}
+	}
+}
+
+END
+{
+	if ($$ == $owner)
+	{
+		my $code = $?;
+		stop_writers();
+		$_->teardown for @clusters;
+		my $clean = $code == 0 && Test::More->builder->is_passing;
+		for my $cluster (@clusters)
+		{
+			if ($clean) { remove_tree($cluster->{dir}) }
+			else { print STDERR "# data and logs are in $cluster->{dir}\n" }
+		}
+		$? = $code;
+	}
+}
+
+$SIG{INT} = $SIG{TERM} = sub { exit 1 };
+
+1;

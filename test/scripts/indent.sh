@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+#
+# indent.sh
+#	Formats src/ as PostgreSQL does.  pgindent itself is not in Debian; this is
+#	pg_bsd_indent with its options and the few rules of it that matter here.
+#
+# typedefs: src/typedefs.list has ours; the server's are read from its headers.
+#
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+command -v pg_bsd_indent >/dev/null || { echo "indent: install pg-bsd-indent (make deps)" >&2; exit 1; }
+headers=$("${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}" --includedir-server)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+{
+	cat src/typedefs.list
+	grep -rhoE '^}[[:space:]]*[A-Za-z_][A-Za-z0-9_]*;' "$headers" | tr -d '} ;\t'
+	grep -rhE '^typedef [^(){]*;' "$headers" | sed -nE 's/.*[ *]([A-Za-z_][A-Za-z0-9_]*);.*/\1/p'
+	grep -rhoE '^typedef .*\(\*? *[A-Za-z_][A-Za-z0-9_]*\) *\(' "$headers" |
+		sed -nE 's/.*\(\*? *([A-Za-z_][A-Za-z0-9_]*)\) *\($/\1/p'
+	printf '%s\n' bool FILE va_list size_t ssize_t pid_t time_t socklen_t sigset_t \
+		int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t
+} | LC_ALL=C sort -u >"$work/typedefs"
+
+status=0
+for file in src/*.[ch] src/*/*.[ch]; do
+	# indent leaves comments alone that begin with a dash.
+	sed -E 's!/\* +---!/*---X_X!g' "$file" >"$work/in.c"
+	if ! pg_bsd_indent -bad -bap -bbb -bc -bl -cli1 -cp33 -cdb -nce -d0 -di12 -nfc1 -i4 -l79 -lp -lpl \
+		-nip -npro -sac -tpg -ts4 -U"$work/typedefs" "$work/in.c" "$work/out.c" >"$work/messages" 2>&1 ||
+		[ -s "$work/messages" ]; then
+		sed "s|^|indent: $file: |" "$work/messages" >&2
+		status=1
+		continue
+	fi
+	sed -E 's!/\*---X_X!/* ---!g; s!\*/(/\*.*\*/)$!*/\t\1!; s!^([A-Za-z_][^[:space:]]*)[ \t]+\*$!\1 *!' \
+		"$work/out.c" >"$work/new.c"
+	cmp -s "$file" "$work/new.c" || { cp "$work/new.c" "$file"; echo "indented $file"; }
+done
+exit $status

@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+#
+# run_tests.sh [long]
+#	Builds, installs and runs every test; closes with "N passed, N failed".
+#
+# PostgreSQL does not run as root: then everything that starts a server runs as
+# user postgres.  That user may not be able to read the checkout, so the files
+# that such tests need are copied into a temporary folder, which also takes all
+# their data and is removed at the end, or kept and named when something failed.
+#
+# QUANTADB_TESTS='020 021' runs only the TAP tests whose names match.
+#
+set -uo pipefail
+cd "$(dirname "$0")/../.." || exit 1
+top=$PWD
+make=${MAKE:-make}
+unset MAKEFLAGS MFLAGS MAKELEVEL
+passed=0
+failed=0
+work=
+
+"$top/test/scripts/deps.sh" test || exit 1
+RAFT_CFLAGS=$(sed -n 's/^RAFT_CFLAGS = //p' build/deps.mk)
+RAFT_LIBS=$(sed -n 's/^RAFT_LIBS = //p' build/deps.mk)
+export RAFT_CFLAGS RAFT_LIBS
+pg_config=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
+bindir=$("$pg_config" --bindir)
+pgxs_dir=$(dirname "$("$pg_config" --pgxs)")/../..
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+clean_env=(env -u PGHOST -u PGPORT -u PGUSER -u PGDATABASE -u PGDATA -u PGOPTIONS -u PGSERVICE -u PGPASSWORD LC_ALL=C)
+as_postgres() {
+	local run=("${clean_env[@]}" HOME="$work" TMPDIR="$work/data" PG_BINDIR="$bindir" "$@")
+	if [ "$(id -u)" = 0 ]; then
+		(cd "$work" && runuser -u postgres -- "${run[@]}")
+	else
+		(cd "$work" && "${run[@]}")
+	fi
+}
+
+note() { printf '\n== %s\n' "$*"; }
+
+# Counts the TAP lines of a finished step; a step that died without saying so is one failure.
+tally() {	# name, log, exit code
+	local ok not_ok
+	ok=$(grep -cE '^ok\b' "$2")
+	not_ok=$(grep -cE '^not ok\b' "$2")
+	if [ "$not_ok" = 0 ] && { [ "$3" != 0 ] || [ "$ok" = 0 ]; }; then
+		echo "not ok - $1 ended with code $3 after $ok checks"
+		not_ok=1
+	fi
+	passed=$((passed + ok))
+	failed=$((failed + not_ok))
+}
+
+step() {	# name, command...
+	local name=$1 log=$work/log/$1.log
+	shift
+	note "$name"
+	"$@" 2>&1 | tee "$log"
+	tally "$name" "$log" "${PIPESTATUS[0]}"
+}
+
+# pg_regress prints "test basic ... ok"; as TAP lines these count like the rest.
+regress() {
+	as_postgres "$pgxs_dir/src/test/regress/pg_regress" --inputdir=test --outputdir=. \
+		--bindir="$bindir" --temp-instance="$work/data/tmp_regress" \
+		--temp-config="$work/test/quantadb.conf" --dbname=contrib_regression basic |
+		sed -E 's/^test +([a-z_0-9]+) +\.\.\. ok.*/ok - regress \1/; s/^test +([a-z_0-9]+) +\.\.\. FAILED.*/not ok - regress \1/'
+	local code=${PIPESTATUS[0]}
+	[ "$code" = 0 ] || cat "$work/regression.diffs" 2>/dev/null
+	return "$code"
+}
+
+finish() {
+	local code=1
+	if [ -n "$work" ]; then
+		if [ "$failed" = 0 ] && [ "$passed" -gt 0 ]; then
+			rm -rf "$work"
+			code=0
+		else
+			echo "Logs and data are in $work."
+		fi
+	fi
+	echo "$passed passed, $failed failed"
+	exit $code
+}
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/quantadb-test-XXXXXX") || exit 1
+mkdir "$work/log" "$work/data"
+trap finish EXIT
+trap 'exit 1' INT TERM
+
+note build
+if ! $make -s all || ! as_root $make -s install; then
+	failed=1
+	exit 1
+fi
+
+cp -r "$top/test" "$top/sql" "$top/expected" "$top/quantadb.control" "$work/"
+if [ "$(id -u)" = 0 ]; then
+	chown -R postgres: "$work"
+fi
+chmod 755 "$work"
+
+[ -f test/unit/run.sh ] && step unit bash test/unit/run.sh
+[ -f test/unit/run_raft.sh ] && step unit_raft bash test/unit/run_raft.sh
+step layers bash test/scripts/check_layers.sh
+step regress regress
+
+tests=$(cd test/t && ls ./*.pl)
+[ "${1:-}" = long ] && [ -d test/t/long ] && tests="$tests $(cd test/t && ls long/*.pl)"
+for t in $tests; do
+	name=$(basename "$t" .pl)
+	if [ -n "${QUANTADB_TESTS:-}" ] && ! grep -qE "$(echo $QUANTADB_TESTS | tr ' ' '|')" <<<"$name"; then
+		continue
+	fi
+	step "$name" as_postgres timeout -k 30 600 perl -I"$work/test/lib" "$work/test/t/$t"
+done

@@ -1,0 +1,37 @@
+# quantadb_init adopts a running server with its data, without a restart; alone it
+# commits alone, and comes back as primary by itself.
+use strict;
+use warnings;
+use QuantaCluster;
+use Test::More;
+
+my $c = QuantaCluster->new(n => 1);
+$c->create_first(1);
+$c->sql(1, 'CREATE TABLE kept AS SELECT generate_series(1, 1000) AS x');
+my $postmaster = $c->postmaster(1);
+
+$c->init(1);
+is($c->postmaster(1), $postmaster, 'no restart');
+is($c->sql(1, 'SELECT count(*) FROM kept'), '1000', 'the data is there');
+is($c->sql(1, 'SELECT cluster, node, state, "primary" FROM quantadb_status()'),
+	'test|n1|primary|n1', 'status');
+is($c->sql(1, 'SELECT name, role, state FROM quantadb_nodes'), 'n1|voter|primary', 'one member');
+cmp_ok($c->sql(1, 'SELECT epoch FROM quantadb_status()'), '>=', 1, 'an epoch was granted');
+cmp_ok($c->sql(1, 'SELECT count(*) FROM quantadb_journal'), '>=', 1, 'the journal tells of it');
+
+my ($code, $out, $err) = $c->sql_try(1, "SELECT quantadb_init('again')");
+isnt($code, 0, 'a member cannot be initialised again');
+($code, $out, $err) = $c->sql_try(1, "ALTER SYSTEM SET synchronous_standby_names = ''");
+isnt($code, 0, 'owned settings are refused');
+like($err, qr/HINT/, 'with a hint');
+
+ok(-e $c->node(1)->{data} . '/standby.signal', 'the next boot is a standby');
+my $epoch = $c->sql(1, 'SELECT epoch FROM quantadb_status()');
+$c->kill_all(1);
+$c->start(1);
+$c->wait_for(sub { $c->state(1) eq 'primary' && $c->write_ok(1) }, 30, 'primary again');
+pass('after kill -9 it wins the seat again');
+cmp_ok($c->sql(1, 'SELECT epoch FROM quantadb_status()'), '>', $epoch, 'in a newer epoch');
+is($c->sql(1, 'SELECT count(*) FROM kept'), '1000', 'with its data');
+
+done_testing();

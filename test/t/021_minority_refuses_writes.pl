@@ -1,0 +1,38 @@
+# A primary that has lost both other nodes acknowledges nothing and, when its lease
+# has run out, refuses; with one of them back it goes on.
+use strict;
+use warnings;
+use QuantaCluster;
+use Test::More;
+
+my $c = QuantaCluster->new_cluster(n => 3);
+my $p = $c->primary;
+my @others = grep { $_ != $p } $c->all;
+$c->sql($p, 'CREATE TABLE m (x int)');
+$c->kill_all($_) for @others;
+
+# What is sent at once may wait for a quorum, but must not be acknowledged.
+my ($code, $out, $err) = $c->sql_try($p, 'INSERT INTO m VALUES (1)', timeout => 4);
+isnt($code, 0, 'no acknowledgement without a quorum');
+
+$c->wait_for(
+	sub {
+		($code, $out, $err) = $c->sql_try($p, 'INSERT INTO m VALUES (2)', timeout => 4);
+		return $code != 0 && $err =~ /\b(25006|57P03)\b/;
+	},
+	30, 'writes are refused');
+pass('a minority refuses writes');
+isnt($c->state($p), 'primary', 'and does not call itself primary');
+is(($c->http($p, '/primary'))[0], 503, 'nor does /primary');
+($code) = $c->psql_rw('INSERT INTO m VALUES (3)', timeout => 10);
+isnt($code, 0, 'libpq finds nobody that takes writes');
+
+$c->start($others[0]);
+$c->wait_for(sub { my ($code) = $c->psql_rw('INSERT INTO m VALUES (4)', timeout => 10); $code == 0 },
+	60, 'writes with two of three');
+pass('two of three go on');
+my $now = $c->primary;
+is($c->sql($now, 'SELECT count(*) FROM m WHERE x IN (2, 3)'), '0', 'what was refused is not there');
+is($c->sql($now, 'SELECT count(*) FROM m WHERE x = 4'), '1', 'what was acknowledged is');
+
+done_testing();

@@ -1,0 +1,906 @@
+/*-------------------------------------------------------------------------
+ *
+ * test_core.c
+ *		Unit tests of src/core: what a command may do to the state, the
+ *		arithmetic of quorums, the codecs, and the failover table.
+ *
+ * Prints TAP.  A failed check says its line; the exit status is 1 then.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/failover.h"
+#include "core/frame.h"
+#include "core/quorum.h"
+#include "core/state.h"
+
+#define MS			1000
+#define NOW			(100 * 1000 * MS)
+#define CHECK(x)	do { if (!(x)) { printf("# line %d: %s\n", __LINE__, #x); failed = true; } } while (0)
+#define APPLY(r)	CHECK(qdb_state_apply(&s, &c) == (r))
+
+static bool failed;
+static QdbState s;
+static QdbCommand c;
+static QdbLeaderView v;
+
+static void
+command(uint8_t type)
+{
+	memset(&c, 0, sizeof(c));
+	c.type = type;
+	c.time_us = 1000;
+}
+
+static void
+init_cluster(void)
+{
+	qdb_state_init(&s);
+	command(QDB_CMD_INIT);
+	strcpy(c.text, "test");
+	strcpy(c.value, "11111111-2222-3333-4444-555555555555");
+	strcpy(c.member.name, "n1");
+	c.system_identifier = 77;
+	c.member.id = c.grant.holder = c.grant.epoch = 1;
+	c.member.incarnation = c.grant.incarnation = 101;
+	c.member.priority = 100;
+	c.grant.timeline = 1;
+	c.grant.boot = 1;
+	c.grant.fork = 0x1000;
+	APPLY(QDB_OK);
+}
+
+static void
+add_token(uint64_t id, uint8_t role)
+{
+	command(QDB_CMD_TOKEN_ADD);
+	c.token.id = id;
+	c.token.secret_hash[0] = (uint8_t) id;
+	c.token.role = role;
+	c.token.expires_us = 5000;
+}
+
+static void
+add_member(uint64_t id)
+{
+	add_token(id, QDB_ROLE_VOTER);
+	APPLY(QDB_OK);
+	command(QDB_CMD_MEMBER_ADD);
+	c.member.id = id;
+	c.member.incarnation = 100 + id;
+	c.member.priority = 100;
+	snprintf(c.member.name, sizeof(c.member.name), "n%d", (int) id);
+	c.token.id = id;
+	c.token.secret_hash[0] = (uint8_t) id;
+}
+
+static void
+set_role(uint64_t id, uint8_t role)
+{
+	command(QDB_CMD_MEMBER_ROLE);
+	c.member.id = id;
+	c.member.role = role;
+	c.membership = s.membership;
+}
+
+static void
+close_change(void)
+{
+	command(QDB_CMD_MEMBERSHIP_CLOSE);
+	c.membership = s.membership;
+}
+
+static void
+make_cluster(uint64_t n)
+{
+	init_cluster();
+	for (uint64_t id = 2; id <= n; id++)
+	{
+		add_member(id);
+		APPLY(QDB_OK);
+		set_role(id, QDB_ROLE_VOTER);
+		APPLY(QDB_OK);
+		close_change();
+		APPLY(QDB_OK);
+	}
+}
+
+static void
+open_epoch(void)
+{
+	command(QDB_CMD_OPEN_EPOCH);
+	c.epoch = s.epoch + 1;
+	APPLY(QDB_OK);
+}
+
+static void
+report(uint64_t member, uint64_t epoch, uint64_t lsn)
+{
+	const QdbGrant *g = qdb_grant_of_epoch(&s, epoch);
+
+	command(QDB_CMD_REPORT);
+	c.epoch = s.epoch;
+	c.report = (QdbReport) {member, 100 + member, 1, epoch, g == NULL ? 0 : g->timeline, lsn};
+}
+
+static bool
+anyone(uint64_t member, void *arg)
+{
+	return arg == NULL || *(uint64_t *) arg != member;
+}
+
+/* A SEAT command for the given member, from its report. */
+static void
+seat(uint64_t member)
+{
+	QdbReport	r = {0};
+
+	if (qdb_report_of(&s, member) != NULL)
+		r = *qdb_report_of(&s, member);
+	command(QDB_CMD_SEAT);
+	c.grant = (QdbGrant) {s.epoch, s.greatest_timeline + 1, r.last_timeline, r.end_lsn, member,
+	r.incarnation, r.boot, false, 400};
+}
+
+static void
+apply_rejects_stale_epoch(void)
+{
+	make_cluster(3);
+	command(QDB_CMD_OPEN_EPOCH);
+	c.epoch = 1;
+	APPLY(QDB_STALE);
+	c.epoch = 3;
+	APPLY(QDB_STALE);
+	c.epoch = 2;
+	APPLY(QDB_OK);
+	APPLY(QDB_STALE);
+	CHECK(qdb_current_grant(&s) == NULL);
+	report(2, 1, 0x5000);
+	APPLY(QDB_OK);
+	open_epoch();				/* supersedes, and forgets the reports */
+	CHECK(s.epoch == 3 && s.nreports == 0);
+	report(2, 1, 0x5000);
+	c.epoch = 2;
+	APPLY(QDB_STALE);
+}
+
+static void
+apply_needs_init_once(void)
+{
+	qdb_state_init(&s);
+	command(QDB_CMD_NOTE);
+	APPLY(QDB_NOT_INITIALIZED);
+	init_cluster();
+	CHECK(s.membership == 1 && s.epoch == 1 && s.greatest_timeline == 1);
+	CHECK(s.system_identifier == 77 && s.members[0].role == QDB_ROLE_VOTER);
+	CHECK(qdb_current_grant(&s)->opened && s.settings.lease_ms == 400);
+	command(QDB_CMD_INIT);
+	strcpy(c.value, "other");
+	APPLY(QDB_ALREADY_INITIALIZED);
+	command(99);
+	APPLY(QDB_MALFORMED);
+}
+
+static void
+reports_are_replaced_by_newer_boots_only(void)
+{
+	make_cluster(3);
+	report(1, 1, 0x5000);
+	APPLY(QDB_STALE);			/* no epoch open */
+	open_epoch();
+	report(1, 1, 0x5000);
+	APPLY(QDB_OK);
+	APPLY(QDB_UNCHANGED);
+	c.report.boot = 2;
+	APPLY(QDB_OK);
+	c.report.boot = 1;
+	APPLY(QDB_STALE);
+	c.report.incarnation = 999;
+	APPLY(QDB_STALE);
+	report(9, 1, 0x5000);
+	APPLY(QDB_NO_MEMBER);
+	report(2, 2, 0x5000);		/* claims the epoch that has no seat */
+	APPLY(QDB_BAD_VALUE);
+}
+
+static void
+seat_needs_maximum_report(void)
+{
+	uint64_t	dead = 2;
+	QdbGrant	g;
+	char		why[64];
+
+	make_cluster(3);
+	open_epoch();
+	report(2, 1, 0x6000);
+	APPLY(QDB_OK);
+	seat(2);
+	APPLY(QDB_NO_MAJORITY);
+	CHECK(!qdb_choose_seat(&s, anyone, NULL, &g, why, sizeof(why)) && why[0] != '\0');
+	report(3, 1, 0x5000);
+	APPLY(QDB_OK);
+	seat(3);
+	APPLY(QDB_NO_MAJORITY);		/* I6 */
+	CHECK(!qdb_choose_seat(&s, anyone, &dead, &g, why, sizeof(why)));
+	CHECK(qdb_choose_seat(&s, anyone, NULL, &g, why, sizeof(why)) && g.holder == 2);
+	seat(2);
+	CHECK(memcmp(&c.grant.fork, &g.fork, sizeof(g.fork)) == 0 && c.grant.timeline == g.timeline);
+	c.grant.boot = 7;
+	APPLY(QDB_STALE);
+	seat(2);
+	c.grant.timeline = 1;
+	APPLY(QDB_STALE);			/* I1 */
+	seat(2);
+	c.grant.fork--;
+	APPLY(QDB_STALE);
+	seat(2);
+	c.grant.epoch--;
+	APPLY(QDB_STALE);
+	seat(2);
+	APPLY(QDB_OK);
+	APPLY(QDB_UNCHANGED);
+	CHECK(qdb_current_grant(&s)->holder == 2 && !qdb_current_grant(&s)->opened);
+	CHECK(qdb_grant_of_timeline(&s, 2)->epoch == 2);
+	report(1, 1, 0x7000);
+	APPLY(QDB_STALE);
+}
+
+static void
+seat_ties_go_by_priority_then_id(void)
+{
+	QdbGrant	g;
+	char		why[64];
+
+	make_cluster(3);
+	open_epoch();
+	for (uint64_t id = 3; id >= 1; id--)
+	{
+		report(id, 1, 0x6000);
+		APPLY(QDB_OK);
+	}
+	CHECK(qdb_choose_seat(&s, anyone, NULL, &g, why, sizeof(why)) && g.holder == 1);
+	s.members[2].priority = 200;
+	CHECK(qdb_choose_seat(&s, anyone, NULL, &g, why, sizeof(why)) && g.holder == 3);
+	s.settings.auto_failover = false;	/* paused: the last holder only */
+	CHECK(qdb_choose_seat(&s, anyone, NULL, &g, why, sizeof(why)) && g.holder == 1);
+	s.members[0].priority = 0;
+	CHECK(!qdb_choose_seat(&s, anyone, NULL, &g, why, sizeof(why)));
+	seat(1);
+	APPLY(QDB_NO_MAJORITY);
+}
+
+static void
+later_epoch_wins_over_longer_log(void)
+{
+	make_cluster(3);
+	open_epoch();
+	report(2, 1, 0x6000);
+	APPLY(QDB_OK);
+	report(3, 1, 0x6000);
+	APPLY(QDB_OK);
+	seat(2);
+	APPLY(QDB_OK);
+	open_epoch();
+	report(1, 1, 0x9000);
+	APPLY(QDB_OK);
+	report(2, 2, 0x6100);
+	APPLY(QDB_OK);
+	seat(1);
+	APPLY(QDB_NO_MAJORITY);
+	seat(2);
+	APPLY(QDB_OK);
+	CHECK(s.greatest_timeline == 3 && s.ngrants == 3);
+}
+
+static void
+seat_needs_both_majorities_while_change_open(void)
+{
+	uint64_t	without_2[] = {1, 3}, both[] = {1, 2};
+
+	make_cluster(2);
+	add_member(3);
+	APPLY(QDB_OK);
+	set_role(3, QDB_ROLE_VOTER);
+	APPLY(QDB_OK);
+	CHECK(!qdb_is_majority(&s, without_2, 2));	/* 2 of 3, but 1 of 2 before */
+	CHECK(qdb_is_majority(&s, both, 2));
+	open_epoch();
+	report(1, 1, 0x5000);
+	APPLY(QDB_OK);
+	report(3, 1, 0x5000);
+	APPLY(QDB_OK);
+	seat(1);
+	APPLY(QDB_NO_MAJORITY);
+	report(2, 1, 0x4000);
+	APPLY(QDB_OK);
+	close_change();
+	APPLY(QDB_CHANGE_OPEN);
+	seat(1);
+	APPLY(QDB_OK);
+}
+
+static void
+removed_voter_counts_until_the_change_closes(void)
+{
+	uint64_t	one[] = {1}, both[] = {1, 2};
+
+	make_cluster(2);
+	command(QDB_CMD_MEMBER_REMOVE);
+	c.member.id = 1;
+	c.membership = s.membership;
+	APPLY(QDB_LAST_VOTER);		/* it holds the seat */
+	c.member.id = 2;
+	c.membership--;
+	APPLY(QDB_STALE);
+	c.membership++;
+	APPLY(QDB_OK);
+	CHECK(s.has_removed && s.nmembers == 1);
+	CHECK(!qdb_is_majority(&s, one, 1) && qdb_is_majority(&s, both, 2));
+	open_epoch();
+	report(2, 1, 0x5000);
+	APPLY(QDB_OK);				/* under the number before it votes */
+	report(1, 1, 0x5000);
+	APPLY(QDB_OK);
+	seat(2);
+	APPLY(QDB_NO_MAJORITY);		/* but it cannot win */
+	seat(1);
+	APPLY(QDB_OK);
+	close_change();
+	APPLY(QDB_OK);
+	APPLY(QDB_UNCHANGED);
+	CHECK(!s.has_removed && qdb_is_majority(&s, one, 1));
+}
+
+static void
+one_membership_change_at_a_time(void)
+{
+	make_cluster(3);
+	add_member(4);
+	APPLY(QDB_OK);
+	CHECK(s.members[3].role == QDB_ROLE_LEARNER && !s.change_open);
+	set_role(4, QDB_ROLE_VOTER);
+	c.membership = 1;
+	APPLY(QDB_STALE);
+	set_role(1, QDB_ROLE_LEARNER);
+	APPLY(QDB_LAST_VOTER);		/* holder */
+	set_role(3, QDB_ROLE_LEARNER);
+	c.member.incarnation = 500; /* came back without its data */
+	APPLY(QDB_OK);
+	CHECK(s.members[2].incarnation == 500 && s.change_open);
+	set_role(4, QDB_ROLE_VOTER);
+	APPLY(QDB_CHANGE_OPEN);
+	command(QDB_CMD_MEMBER_REMOVE);
+	c.member.id = 3;
+	c.membership = s.membership;
+	APPLY(QDB_CHANGE_OPEN);		/* still votes under the number before */
+	c.member.id = 4;
+	APPLY(QDB_OK);				/* a learner goes freely */
+	close_change();
+	APPLY(QDB_OK);
+	open_epoch();
+	set_role(2, QDB_ROLE_LEARNER);
+	APPLY(QDB_CHANGE_OPEN);
+}
+
+static void
+join_consumes_its_token(void)
+{
+	init_cluster();
+	add_member(2);
+	c.token.secret_hash[0] = 9;
+	APPLY(QDB_BAD_TOKEN);
+	c.token.secret_hash[0] = 2;
+	c.time_us = 5000;
+	APPLY(QDB_BAD_TOKEN);		/* expired */
+	c.time_us = 1000;
+	c.member.id = 3;
+	APPLY(QDB_STALE);
+	c.member.id = 2;
+	strcpy(c.member.name, "n1");
+	APPLY(QDB_DUPLICATE_NAME);
+	strcpy(c.member.name, "n2");
+	APPLY(QDB_OK);
+	APPLY(QDB_UNCHANGED);
+	c.member.id = 3;
+	strcpy(c.member.name, "n3");
+	APPLY(QDB_BAD_TOKEN);		/* used */
+	CHECK(s.nmembers == 2 && s.membership == 1);
+}
+
+static void
+only_the_seated_boot_opens_and_releases(void)
+{
+	make_cluster(1);
+	open_epoch();
+	command(QDB_CMD_GATE_OPEN);
+	c.grant = s.grants[0];
+	APPLY(QDB_STALE);
+	report(1, 1, 0x5000);
+	APPLY(QDB_OK);
+	seat(1);
+	APPLY(QDB_OK);
+	command(QDB_CMD_GATE_OPEN);
+	c.grant = *qdb_current_grant(&s);
+	c.grant.boot++;
+	APPLY(QDB_STALE);
+	c.grant.boot--;
+	APPLY(QDB_OK);
+	APPLY(QDB_UNCHANGED);
+	CHECK(qdb_current_grant(&s)->opened);
+	c.type = QDB_CMD_RELEASE;
+	APPLY(QDB_OK);
+	APPLY(QDB_UNCHANGED);
+	CHECK(s.seat_released);
+}
+
+static void
+settings_are_checked(void)
+{
+	static const struct
+	{
+		const char *name, *value;
+		QdbResult	result;
+	}			cases[] = {
+		{"lease_duration", "2s", QDB_OK}, {"lease_duration", "2000", QDB_UNCHANGED},
+		{"lease_duration", "0", QDB_BAD_VALUE}, {"lease_duration", "99999999999999999999", QDB_BAD_VALUE},
+		{"failover_timeout", "700ms", QDB_OK}, {"failover_timeout", "-1", QDB_BAD_VALUE},
+		{"open_timeout", "1 min", QDB_OK}, {"open_timeout", "1 week", QDB_BAD_VALUE},
+		{"min_failover_interval", "1h", QDB_OK}, {"auto_failover", "off", QDB_OK},
+		{"auto_failover", "maybe", QDB_BAD_VALUE}, {"nothing", "1", QDB_BAD_VALUE}, {"", "1", QDB_BAD_VALUE},
+	};
+
+	init_cluster();
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+	{
+		command(QDB_CMD_SETTING);
+		strcpy(c.node, cases[i].name);
+		strcpy(c.value, cases[i].value);
+		APPLY(cases[i].result);
+	}
+	CHECK(s.settings.lease_ms == 2000 && s.settings.failover_ms == 700 && s.settings.open_ms == 60000);
+	CHECK(s.settings.min_failover_ms == 3600000 && !s.settings.auto_failover);
+}
+
+static void
+quorum_lsn_is_what_a_majority_has(void)
+{
+	QdbAck		acks[] = {{1, 300}, {2, 200}, {3, 100}, {4, 50}, {9, 999}};
+
+	make_cluster(1);
+	CHECK(qdb_quorum_lsn(&s, acks, 5) == 300);
+	make_cluster(2);
+	CHECK(qdb_quorum_lsn(&s, acks, 5) == 200);
+	CHECK(qdb_quorum_lsn(&s, acks, 1) == 0);
+	make_cluster(3);
+	CHECK(qdb_quorum_lsn(&s, acks, 5) == 200);
+	CHECK(qdb_quorum_lsn(&s, acks, 2) == 200);
+	add_member(4);
+	APPLY(QDB_OK);
+	CHECK(qdb_quorum_lsn(&s, acks, 5) == 200);	/* a learner counts nowhere */
+	set_role(4, QDB_ROLE_VOTER);
+	APPLY(QDB_OK);
+	CHECK(qdb_quorum_lsn(&s, acks, 5) == 100);	/* 3 of 4 */
+	make_cluster(2);
+	add_member(3);
+	APPLY(QDB_OK);
+	set_role(3, QDB_ROLE_VOTER);
+	APPLY(QDB_OK);
+	acks[1].lsn = 50;
+	CHECK(qdb_quorum_lsn(&s, acks, 5) == 50);	/* the number before says less */
+	close_change();
+	APPLY(QDB_OK);
+	CHECK(qdb_quorum_lsn(&s, acks, 5) == 100);
+	qdb_state_init(&s);
+	CHECK(qdb_quorum_lsn(&s, acks, 5) == 0);
+}
+
+static void
+lease_lasts_as_long_as_a_majority_says(void)
+{
+	QdbLeaseGrant grants[] = {{1, 900}, {2, 500}, {3, 700}};
+	uint64_t	live[] = {1, 2, 3};
+
+	make_cluster(3);
+	CHECK(qdb_lease_until(&s, grants, 3) == 700);
+	CHECK(qdb_lease_until(&s, grants, 2) == 500);
+	CHECK(qdb_lease_until(&s, grants, 1) == 0);
+	CHECK(qdb_can_lose(&s, live, 3) == 1 && qdb_can_lose(&s, live, 2) == 0 && qdb_can_lose(&s, live, 1) == 0);
+}
+
+static uint8_t bytes[QDB_STATE_MAX_BYTES], again[QDB_STATE_MAX_BYTES];
+static QdbState decoded;
+
+/* Encodes, decodes, encodes: equal bytes; returns their number. */
+static size_t
+round_trip_state(void)
+{
+	size_t		n = sizeof(bytes), m = sizeof(again);
+
+	CHECK(qdb_state_encode(&s, bytes, &n) && n % 8 == 0);
+	CHECK(qdb_state_decode(bytes, n, &decoded));
+	CHECK(qdb_state_encode(&decoded, again, &m) && m == n && memcmp(bytes, again, n) == 0);
+	CHECK(!qdb_state_decode(bytes, n - 8, &decoded));
+	return n;
+}
+
+static void
+codec_round_trips(void)
+{
+	size_t		n;
+	QdbCommand	d;
+
+	qdb_state_init(&s);
+	round_trip_state();
+	make_cluster(5);
+	for (int i = 0; i < 100; i++)	/* the journal and the grants wrap */
+	{
+		open_epoch();
+		for (uint64_t id = 1; id <= 3; id++)
+		{
+			report(id, s.epoch - 1, 0x5000 + i);
+			APPLY(QDB_OK);
+		}
+		round_trip_state();
+		seat(1);
+		APPLY(QDB_OK);
+	}
+	CHECK(s.ngrants == QDB_MAX_GRANTS && s.njournal == QDB_MAX_JOURNAL);
+	set_role(2, QDB_ROLE_REPLICA);
+	APPLY(QDB_OK);
+	n = round_trip_state();
+	bytes[4]++;
+	CHECK(!qdb_state_decode(bytes, n, &decoded));	/* another format */
+
+	seat(1);
+	strcpy(c.text, "why");
+	n = QDB_COMMAND_MAX_BYTES;
+	CHECK(qdb_command_encode(&c, bytes, &n) && n % 8 == 0);
+	CHECK(qdb_command_decode(bytes, n, &d));
+	CHECK(d.type == c.type && d.grant.fork == c.grant.fork && strcmp(d.text, "why") == 0);
+	CHECK(!qdb_command_decode(bytes, n - 1, &d) && !qdb_command_decode(bytes, 0, &d));
+	n = 16;
+	CHECK(!qdb_command_encode(&c, bytes, &n));
+	memset(c.text, 'x', sizeof(c.text));
+	n = sizeof(bytes);
+	CHECK(!qdb_command_encode(&c, bytes, &n));	/* not terminated */
+}
+
+static void
+largest_values_fit_their_caps(void)
+{
+	size_t		n = QDB_STATE_MAX_BYTES;
+
+	init_cluster();
+	command(QDB_CMD_NOTE);
+	memset(c.member.name, 'x', QDB_NAME_SIZE - 1);
+	memset(c.member.host, 'x', QDB_HOST_SIZE - 1);
+	memset(c.node, 'x', QDB_NAME_SIZE - 1);
+	memset(c.value, 'x', QDB_VALUE_SIZE - 1);
+	memset(c.text, 'x', QDB_REASON_SIZE - 1);
+	for (int i = 0; i < QDB_MAX_JOURNAL; i++)
+		APPLY(QDB_OK);
+	s.nmembers = s.nreports = QDB_MAX_MEMBERS;
+	s.next_member_id = s.epoch = s.greatest_timeline = 100;
+	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
+	{
+		s.members[i] = c.member;
+		s.members[i].name[0] = (char) ('A' + i);
+		s.members[i].id = s.reports[i].member = i + 1;
+	}
+	s.ngrants = QDB_MAX_GRANTS;
+	for (int i = 0; i < QDB_MAX_GRANTS; i++)
+		s.grants[i].epoch = s.grants[i].timeline = 100 - QDB_MAX_GRANTS + 1 + i;
+	CHECK(qdb_state_encode(&s, bytes, &n) && n < 64 * 1024);
+	CHECK(qdb_state_decode(bytes, n, &decoded));
+	n = QDB_COMMAND_MAX_BYTES;
+	CHECK(qdb_command_encode(&c, bytes, &n) && n < 1024);
+}
+
+static uint64_t random_state = 42;
+
+static uint32_t
+next_random(void)
+{
+	random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+	return (uint32_t) (random_state >> 33);
+}
+
+/* What decodes must encode to the same bytes; nothing may crash. */
+static void
+random_bytes_are_refused_or_canonical(void)
+{
+	static uint8_t command_bytes[QDB_COMMAND_MAX_BYTES], state_bytes[8192], x[8192];
+	size_t		nc = sizeof(command_bytes), ns = sizeof(state_bytes), m;
+	QdbCommand	d;
+	int			accepted = 0;
+
+	make_cluster(2);
+	open_epoch();
+	CHECK(qdb_state_encode(&s, state_bytes, &ns));
+	report(1, 1, 0x5000);
+	CHECK(qdb_command_encode(&c, command_bytes, &nc));
+	for (int i = 0; i < 100000 && !failed; i++)
+	{
+		bool		state = i % 8 == 0;
+		size_t		n = state ? ns : nc;
+
+		memcpy(x, state ? state_bytes : command_bytes, n);
+		for (uint32_t k = next_random() % 4 + 1; k > 0; k--)
+			x[next_random() % n] = (uint8_t) (next_random() % 3 == 0 ? 1 : next_random());
+		if (next_random() % 8 == 0)
+			n = next_random() % (n + 1);
+		if (next_random() % 16 == 0)
+			for (size_t k = 0; k < n; k++)
+				x[k] = (uint8_t) next_random();
+		m = sizeof(again);
+		if (state && qdb_state_decode(x, n, &decoded))
+			CHECK(++accepted && qdb_state_encode(&decoded, again, &m) && m == n && memcmp(x, again, n) == 0);
+		else if (!state && qdb_command_decode(x, n, &d))
+		{
+			CHECK(++accepted && qdb_command_encode(&d, again, &m) && m == n && memcmp(x, again, n) == 0);
+			memcpy(&decoded, &s, sizeof(s));
+			if (qdb_state_apply(&decoded, &d) != QDB_OK)
+				CHECK(memcmp(&decoded, &s, sizeof(s)) == 0);
+			else
+			{
+				m = sizeof(again);
+				CHECK(qdb_state_encode(&decoded, again, &m) && qdb_state_decode(again, m, &decoded));
+			}
+		}
+	}
+	CHECK(accepted > 1000);
+}
+
+static void
+frames_are_capped_and_checked(void)
+{
+	uint8_t		h[QDB_FRAME_HEADER_SIZE];
+	QdbFrameHeader header;
+	const char *why;
+	uint8_t		payload[64] = "payload";
+
+	CHECK(qdb_crc32c(0, "123456789", 9) == 0xE3069283);
+	CHECK(qdb_crc32c(qdb_crc32c(0, "1234", 4), "56789", 5) == 0xE3069283);
+	CHECK(qdb_frame_max_length(0) == 0 && qdb_frame_max_length(31) == 0 && qdb_frame_max_length(255) == 0);
+	CHECK(qdb_frame_max_length(QDB_FRAME_RAFT) == 1048576 && qdb_frame_max_length(QDB_FRAME_REPLY) == 256);
+	qdb_frame_encode_header(h, QDB_FRAME_START, payload, 64);
+	CHECK(qdb_frame_decode_header(h, &header, &why) && header.length == 64);
+	CHECK(qdb_frame_check(h, payload, 64));
+	payload[3] ^= 1;
+	CHECK(!qdb_frame_check(h, payload, 64) && !qdb_frame_check(h, payload, 63));
+	h[8]++;
+	CHECK(!qdb_frame_decode_header(h, &header, &why) && strstr(why, "long") != NULL);
+	h[8]--;
+	for (int i = 0; i < 8; i++)
+	{
+		h[i] ^= 0x80;
+		CHECK(!qdb_frame_decode_header(h, &header, &why));
+		h[i] ^= 0x80;
+	}
+}
+
+static void
+reader_and_writer_stay_in_bounds(void)
+{
+	uint8_t		buf[16];
+	char		text[4];
+	QdbWriter	w = {buf, sizeof(buf), 0, false};
+	QdbReader	r = {buf, 0, 0, false};
+
+	qdb_put_u64(&w, UINT64_MAX);
+	qdb_put_string(&w, "abc");
+	CHECK(!w.failed && w.used == 13);
+	qdb_put_u32(&w, 1);
+	CHECK(w.failed && w.used == 13);
+	r.size = w.used;
+	CHECK(qdb_get_u64(&r) == UINT64_MAX);
+	qdb_get_string(&r, text, sizeof(text));
+	CHECK(strcmp(text, "abc") == 0 && qdb_reader_done(&r));
+	CHECK(qdb_get_u8(&r) == 0 && r.failed && !qdb_reader_done(&r));
+	r = (QdbReader) {buf, 13, 8, false};
+	qdb_get_string(&r, text, 3);
+	CHECK(r.failed && text[0] == '\0');
+}
+
+/* Three or so healthy peers; node 2 leads Raft, node 1 holds the seat. */
+static void
+make_view(uint64_t n)
+{
+	memset(&v, 0, sizeof(v));
+	v.now_us = NOW;
+	v.leader_since_us = v.epoch_seen_us = NOW - 60000 * MS;
+	v.self = 2;
+	v.npeers = n;
+	for (uint64_t i = 0; i < n; i++)
+		v.peers[i] = (QdbPeerView) {i + 1, true, false, NOW - MS, NOW - MS, true, 1, 1, 0, false};
+}
+
+static QdbActionKind
+decide(void)
+{
+	return qdb_failover_decide(&s, &v).kind;
+}
+
+/* The primary is silent for everyone. */
+static void
+silence_primary(void)
+{
+	v.peers[0].connected = false;
+	for (size_t i = 0; i < v.npeers; i++)
+		v.peers[i].primary_heard_us = NOW - 900 * MS;
+	v.peers[0].heard_us = NOW - 900 * MS;
+}
+
+static void
+table_while_seated(void)
+{
+	make_cluster(3);
+	make_view(3);
+	CHECK(decide() == QDB_ACT_NONE);
+	silence_primary();
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH && qdb_failover_decide(&s, &v).epoch == 2);
+	v.leader_since_us = NOW - 100 * MS;
+	CHECK(decide() == QDB_ACT_NONE);	/* listens first */
+	v.peers[0].gone = true;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+	make_view(3);
+	silence_primary();
+	v.peers[2].primary_heard_us = NOW - 100 * MS;
+	CHECK(decide() == QDB_ACT_TRANSFER && qdb_failover_decide(&s, &v).member == 3);
+	v.peers[2].connected = false;
+	CHECK(decide() == QDB_ACT_NONE);	/* no majority here */
+	make_view(3);
+	silence_primary();
+	s.settings.min_failover_ms = 60000;
+	v.last_failover_us = NOW - 30000 * MS;
+	CHECK(decide() == QDB_ACT_NONE);
+	v.peers[0].gone = true;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+	make_view(3);
+	v.peers[0].boot = 2;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+	make_view(3);
+	s.seat_released = true;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+	s.seat_released = false;
+	s.grants[s.ngrants - 1].opened = false;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+	v.epoch_seen_us = NOW - 1000 * MS;
+	CHECK(decide() == QDB_ACT_NONE);
+}
+
+static void
+table_while_paused(void)
+{
+	make_cluster(3);
+	make_view(3);
+	s.settings.auto_failover = false;
+	silence_primary();
+	v.peers[0].gone = true;
+	CHECK(decide() == QDB_ACT_NONE);
+	make_view(3);
+	silence_primary();
+	v.peers[0].connected = true;
+	CHECK(decide() == QDB_ACT_NONE);
+	make_view(3);
+	v.peers[0].boot = 2;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+}
+
+static void
+table_while_epoch_open(void)
+{
+	QdbAction	a;
+
+	make_cluster(3);
+	open_epoch();
+	make_view(3);
+	v.epoch_seen_us = NOW - 200 * MS;
+	CHECK(decide() == QDB_ACT_NONE);
+	report(2, 1, 0x5000);
+	APPLY(QDB_OK);
+	report(3, 1, 0x5000);
+	APPLY(QDB_OK);
+	v.reports_seen_us = NOW - 20 * MS;
+	CHECK(decide() == QDB_ACT_NONE);	/* node 1 is connected and owes one */
+	v.reports_seen_us = NOW - 120 * MS;
+	CHECK(decide() == QDB_ACT_SEAT);
+	v.peers[0].connected = false;
+	v.reports_seen_us = NOW;
+	a = qdb_failover_decide(&s, &v);
+	CHECK(a.kind == QDB_ACT_SEAT && a.grant.holder == 2 && strstr(a.reason, "n3") != NULL);
+	v.wanted = 3;
+	CHECK(qdb_failover_decide(&s, &v).grant.holder == 3);
+	v.wanted = 0;
+	v.peers[1].boot = 2;		/* restarted after its report */
+	CHECK(qdb_failover_decide(&s, &v).grant.holder == 3);
+	v.peers[2].able = false;
+	CHECK(decide() == QDB_ACT_NONE);
+	v.epoch_seen_us = NOW - 6000 * MS;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+	command(QDB_CMD_SEAT);
+	c.grant = a.grant;
+	APPLY(QDB_OK);
+}
+
+static void
+table_of_members(void)
+{
+	make_cluster(3);
+	make_view(3);
+	v.self = 1;
+	CHECK(decide() == QDB_ACT_TRANSFER && qdb_failover_decide(&s, &v).member == 2);
+	v.leader_since_us = NOW - 500 * MS;
+	CHECK(decide() == QDB_ACT_NONE);
+	make_cluster(1);
+	make_view(3);
+	v.self = 1;
+	add_member(2);
+	APPLY(QDB_OK);
+	add_member(3);
+	APPLY(QDB_OK);
+	v.peers[1].caught_up = true;
+	CHECK(decide() == QDB_ACT_NONE);	/* two voters are worse than one */
+	v.peers[2].caught_up = true;
+	CHECK(decide() == QDB_ACT_PROMOTE_LEARNER && qdb_failover_decide(&s, &v).member == 2);
+	set_role(2, QDB_ROLE_VOTER);
+	APPLY(QDB_OK);
+	CHECK(decide() == QDB_ACT_NONE);
+	v.peers[0].closed_membership = s.membership;
+	CHECK(decide() == QDB_ACT_CLOSE_CHANGE);
+	close_change();
+	APPLY(QDB_OK);
+	CHECK(decide() == QDB_ACT_PROMOTE_LEARNER && qdb_failover_decide(&s, &v).member == 3);
+}
+
+#define TEST(f)	{#f, f}
+
+static const struct
+{
+	const char *name;
+	void		(*run) (void);
+}			tests[] = {
+	TEST(apply_needs_init_once),
+	TEST(apply_rejects_stale_epoch),
+	TEST(reports_are_replaced_by_newer_boots_only),
+	TEST(seat_needs_maximum_report),
+	TEST(seat_ties_go_by_priority_then_id),
+	TEST(later_epoch_wins_over_longer_log),
+	TEST(seat_needs_both_majorities_while_change_open),
+	TEST(removed_voter_counts_until_the_change_closes),
+	TEST(one_membership_change_at_a_time),
+	TEST(join_consumes_its_token),
+	TEST(only_the_seated_boot_opens_and_releases),
+	TEST(settings_are_checked),
+	TEST(quorum_lsn_is_what_a_majority_has),
+	TEST(lease_lasts_as_long_as_a_majority_says),
+	TEST(codec_round_trips),
+	TEST(largest_values_fit_their_caps),
+	TEST(random_bytes_are_refused_or_canonical),
+	TEST(frames_are_capped_and_checked),
+	TEST(reader_and_writer_stay_in_bounds),
+	TEST(table_while_seated),
+	TEST(table_while_paused),
+	TEST(table_while_epoch_open),
+	TEST(table_of_members),
+};
+
+int
+main(void)
+{
+	int			ntests = (int) (sizeof(tests) / sizeof(tests[0]));
+	int			nfailed = 0;
+
+	printf("1..%d\n", ntests);
+	for (int i = 0; i < ntests; i++)
+	{
+		failed = false;
+		tests[i].run();
+		printf("%sok %d - %s\n", failed ? "not " : "", i + 1, tests[i].name);
+		nfailed += failed;
+	}
+	printf("# %d of %d tests passed\n", ntests - nfailed, ntests);
+	return nfailed == 0 ? 0 : 1;
+}

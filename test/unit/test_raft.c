@@ -1,0 +1,528 @@
+/*-------------------------------------------------------------------------
+ *
+ * test_raft.c
+ *		Three Raft nodes in one process, over an in-memory network and real
+ *		directories.
+ *
+ * Time is real, since the nodes read the clock; every wait polls for its
+ * condition.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <fcntl.h>
+#include <raft.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cluster/raft_node.h"
+
+#define NODES			3
+#define QUEUE			4096
+#define ELECTION_MS		1000
+#define HEARTBEAT_MS	100
+
+typedef struct Packet
+{
+	uint64_t	from;
+	uint64_t	to;
+	uint8_t    *data;
+	uint32_t	len;
+} Packet;
+
+typedef struct Node
+{
+	uint64_t	id;
+	char		dir[512];
+	QdbRaft    *raft;
+	QdbState	state;
+	bool		cut;			/* its messages are lost */
+	uint64_t	answered;		/* last request answered as known */
+	QdbResult	result;
+	unsigned	unknown;
+	uint64_t	restored;		/* snapshots */
+} Node;
+
+static Node nodes[NODES + 1];
+static Packet packets[QUEUE];
+static size_t npackets;
+static int	ntests;
+static int	nfailed;
+static bool verbose;
+
+static void
+check(bool ok, const char *name)
+{
+	printf("%s %d - %s\n", ok ? "ok" : "not ok", ++ntests, name);
+	fflush(stdout);
+	nfailed += !ok;
+}
+
+static double
+now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double) t.tv_sec * 1000 + (double) t.tv_nsec / 1e6;
+}
+
+static void
+node_send(void *arg, uint64_t member, const uint8_t *data, uint32_t len)
+{
+	Node	   *node = arg;
+	Packet	   *p;
+
+	if (node->cut || member > NODES || npackets == QUEUE)
+		return;
+	p = &packets[npackets++];
+	p->from = node->id;
+	p->to = member;
+	p->len = len;
+	p->data = malloc(len);
+	memcpy(p->data, data, len);
+}
+
+static void
+node_applied(void *arg, uint64_t index, const QdbCommand *command, QdbResult result)
+{
+	Node	   *node = arg;
+
+	node->restored += command == NULL && result == QDB_OK;
+}
+
+static void
+node_proposed(void *arg, uint64_t request, bool known, QdbResult result)
+{
+	Node	   *node = arg;
+
+	if (known)
+	{
+		node->answered = request;
+		node->result = result;
+	}
+	else
+		node->unknown++;
+}
+
+static void
+node_log(void *arg, int level, const char *message)
+{
+	if (verbose && level > 14)
+		printf("# %llu: %s\n", (unsigned long long) ((Node *) arg)->id, message);
+}
+
+static bool
+node_open(Node *node, char *why, size_t why_size)
+{
+	QdbRaftCallbacks callbacks = {node, node_send, node_applied, node_proposed, node_log};
+
+	qdb_state_init(&node->state);
+	node->raft = qdb_raft_open(node->dir, node->id, &node->state, &callbacks,
+							   ELECTION_MS, HEARTBEAT_MS, why, why_size);
+	return node->raft != NULL;
+}
+
+static void
+node_stop(Node *node)
+{
+	qdb_raft_close(node->raft);
+	node->raft = NULL;
+}
+
+static void
+step(void)
+{
+	size_t		n = npackets;
+	Packet		now[QUEUE];
+	size_t		i;
+
+	memcpy(now, packets, n * sizeof(Packet));
+	npackets = 0;
+	for (i = 0; i < n; i++)
+	{
+		Node	   *to = &nodes[now[i].to];
+
+		if (to->raft != NULL && !to->cut)
+			qdb_raft_receive(to->raft, now[i].from, now[i].data, now[i].len);
+		free(now[i].data);
+	}
+	for (i = 1; i <= NODES; i++)
+		if (nodes[i].raft != NULL)
+		{
+			qdb_raft_turn(nodes[i].raft);
+			qdb_raft_reconcile(nodes[i].raft);
+		}
+	if (npackets == 0)
+		usleep(500);
+}
+
+static Node *
+leader(void)
+{
+	int			i;
+
+	for (i = 1; i <= NODES; i++)
+		if (nodes[i].raft != NULL && !nodes[i].cut &&
+			qdb_raft_state(nodes[i].raft) == RAFT_LEADER)
+			return &nodes[i];
+	return NULL;
+}
+
+static Node *
+wait_leader(void)
+{
+	double		until = now_ms() + 10000;
+
+	while (leader() == NULL && now_ms() < until)
+		step();
+	return leader();
+}
+
+/* True once the command was applied with that result; retries while there is no leader. */
+static bool
+run_command(const QdbCommand *command, QdbResult result)
+{
+	static uint64_t request = 0;
+	double		until = now_ms() + 10000;
+
+	while (now_ms() < until)
+	{
+		Node	   *node = wait_leader();
+
+		if (node == NULL || !qdb_raft_propose(node->raft, command, ++request))
+		{
+			step();
+			continue;
+		}
+		while (now_ms() < until && node->raft != NULL && node->answered != request &&
+			   qdb_raft_state(node->raft) == RAFT_LEADER)
+			step();
+		if (node->answered == request)
+			return node->result == result;
+	}
+	return false;
+}
+
+static bool
+note(int i)
+{
+	QdbCommand	command = {.type = QDB_CMD_NOTE, .time_us = i};
+
+	snprintf(command.value, sizeof(command.value), "test");
+	snprintf(command.text, sizeof(command.text), "note %d", i);
+	return run_command(&command, QDB_OK);
+}
+
+static bool
+wait_equal(void)
+{
+	double		until = now_ms() + 10000;
+
+	while (now_ms() < until)
+	{
+		Node	   *node = leader();
+		bool		equal = node != NULL;
+		int			i;
+
+		for (i = 1; equal && i <= NODES; i++)
+			if (nodes[i].raft != NULL)
+				equal = nodes[i].state.journal_next == node->state.journal_next &&
+					nodes[i].state.nmembers == node->state.nmembers;
+		if (equal)
+			return true;
+		step();
+	}
+	return false;
+}
+
+static bool
+init_cluster(void)
+{
+	QdbCommand	command = {.type = QDB_CMD_INIT, .time_us = 1};
+
+	command.member.id = 1;
+	command.member.incarnation = 11;
+	command.member.priority = 100;
+	snprintf(command.member.name, QDB_NAME_SIZE, "one");
+	snprintf(command.value, sizeof(command.value), "11111111-2222-3333-4444-555555555555");
+	snprintf(command.text, sizeof(command.text), "main");
+	command.grant = (QdbGrant) {.epoch = 1, .timeline = 1, .holder = 1, .incarnation = 11, .boot = 1,
+		.lease_ms = 1000, .opened = true};
+	return run_command(&command, QDB_OK);
+}
+
+static bool
+add_member(uint64_t id)
+{
+	QdbCommand	command = {.type = QDB_CMD_TOKEN_ADD, .time_us = 10};
+
+	command.token.id = id;
+	command.token.role = QDB_ROLE_VOTER;
+	command.token.expires_us = 1000000;
+	memset(command.token.secret_hash, (int) id, QDB_SECRET_HASH_SIZE);
+	if (!run_command(&command, QDB_OK))
+		return false;
+	command.type = QDB_CMD_MEMBER_ADD;
+	command.member.id = id;
+	command.member.incarnation = id * 11;
+	command.member.priority = 100;
+	snprintf(command.member.name, QDB_NAME_SIZE, "node%llu", (unsigned long long) id);
+	if (!run_command(&command, QDB_OK))
+		return false;
+	command.type = QDB_CMD_MEMBER_ROLE;
+	command.member.role = QDB_ROLE_VOTER;
+	command.membership = leader()->state.membership;
+	if (!run_command(&command, QDB_OK))
+		return false;
+	command.type = QDB_CMD_MEMBERSHIP_CLOSE;
+	command.membership = leader()->state.membership;
+	return run_command(&command, QDB_OK);
+}
+
+/* Time for Raft's configuration to follow the state. */
+static void
+settle(int ms)
+{
+	double		until = now_ms() + ms;
+
+	while (now_ms() < until)
+		step();
+}
+
+static void
+test_formation(void)
+{
+	char		why[256];
+
+	check(qdb_raft_bootstrap(nodes[1].dir, 1, why, sizeof(why)), "bootstrap");
+	check(!qdb_raft_bootstrap(nodes[1].dir, 1, why, sizeof(why)), "a second bootstrap is refused");
+	check(qdb_raft_prepare(nodes[2].dir, 2, why, sizeof(why)) &&
+		  qdb_raft_prepare(nodes[3].dir, 3, why, sizeof(why)), "prepare two joiners");
+	check(node_open(&nodes[1], why, sizeof(why)), "open the first node");
+	check(leader() == &nodes[1], "the only voter leads at once");
+	check(init_cluster(), "INIT is applied");
+	check(node_open(&nodes[2], why, sizeof(why)), "open the first joiner");
+	check(add_member(2), "second member");
+	check(wait_equal(), "second member has the state");
+	settle(500);
+	check(node_open(&nodes[3], why, sizeof(why)), "open the second joiner");
+	check(add_member(3), "third member");
+	check(wait_equal(), "third member has the state");
+	settle(1000);
+}
+
+static void
+test_failover(void)
+{
+	Node	   *old;
+	Node	   *new;
+	char		why[256];
+	double		t;
+	int			i;
+
+	check(note(1) && note(2), "proposals are committed by three voters");
+	old = leader();
+	node_stop(old);
+	t = now_ms();
+	new = wait_leader();
+	check(new != NULL && new != old, "a new leader after the timeout");
+	printf("# %.0f ms by timers\n", now_ms() - t);
+	check(note(3), "the two left commit");
+	check(node_open(old, why, sizeof(why)), "the stopped node opens again");
+	check(wait_equal(), "and catches up");
+
+	settle(300);
+	old = leader();
+	node_stop(old);
+	t = now_ms();
+	for (i = 1; i <= NODES; i++)
+		if (nodes[i].raft != NULL)
+		{
+			int			rank = 0;
+			int			j;
+
+			for (j = 1; j < i; j++)
+				rank += nodes[j].raft != NULL;
+			qdb_raft_leader_dead(nodes[i].raft, old->id, rank);
+		}
+	new = wait_leader();
+	t = now_ms() - t;
+	printf("# %.0f ms by the fast path\n", t);
+	check(new != NULL && t < 400, "the fast path elects before any timer");
+	check(note(4), "and its leader commits");
+	check(node_open(old, why, sizeof(why)) && wait_equal(), "the old leader follows");
+}
+
+static void
+test_snapshot(void)
+{
+	Node	   *lag = leader() == &nodes[3] ? &nodes[2] : &nodes[3];
+	uint64_t	restored = lag->restored;
+	char		why[256];
+	double		t = now_ms();
+	bool		ok = true;
+	int			i;
+
+	lag->cut = true;
+	for (i = 0; ok && i < 1300; i++)
+		ok = note(1000 + i);
+	check(ok, "1300 entries by two nodes");
+	printf("# %.2f ms per entry, fsyncs of two nodes in turn\n", (now_ms() - t) / 1300);
+	lag->cut = false;
+	check(wait_equal() && lag->restored > restored, "a lagging node gets a snapshot");
+	node_stop(lag);
+	check(node_open(lag, why, sizeof(why)) && wait_equal(), "and opens with it");
+}
+
+/* Damages a copy of a node's log; where < 0 counts from the end. */
+static QdbRaft *
+open_damaged(const Node *node, long where, long cut, char *why, size_t why_size)
+{
+	QdbRaftCallbacks callbacks = {(void *) node, node_send, node_applied, node_proposed, node_log};
+	static QdbState state;
+	static int	copies = 0;
+	char		dir[600];
+	char		command[2048];
+	char		path[700];
+	struct stat st;
+	uint8_t		byte;
+	int			fd;
+
+	snprintf(dir, sizeof(dir), "%s.copy%d", node->dir, ++copies);
+	snprintf(command, sizeof(command), "cp -r '%s' '%s'", node->dir, dir);
+	if (system(command) != 0)
+		return NULL;
+	snprintf(path, sizeof(path), "%s/raft.log", dir);
+	fd = open(path, O_RDWR);
+	if (fd < 0 || fstat(fd, &st) != 0)
+		return NULL;
+	if (cut > 0 && ftruncate(fd, st.st_size - cut) != 0)
+		return NULL;
+	if (cut == 0)
+	{
+		if (where < 0)
+			where += st.st_size;
+		if (pread(fd, &byte, 1, where) != 1)
+			return NULL;
+		byte ^= 0x40;
+		if (pwrite(fd, &byte, 1, where) != 1)
+			return NULL;
+	}
+	close(fd);
+	qdb_state_init(&state);
+	return qdb_raft_open(dir, node->id, &state, &callbacks, ELECTION_MS, HEARTBEAT_MS, why, why_size);
+}
+
+static void
+test_damage(void)
+{
+	Node	   *node = leader() == &nodes[1] ? &nodes[2] : &nodes[1];
+	static const long places[] = {2, 40, 60, 200};
+	char		why[256] = "";
+	QdbRaft    *raft;
+	size_t		i;
+
+	check(note(1) && note(2) && wait_equal(), "more entries");
+	node_stop(node);
+	for (i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+	{
+		raft = open_damaged(node, places[i], 0, why, sizeof(why));
+		check(raft == NULL && strstr(why, "corrupt") != NULL, "a damaged log is refused");
+		printf("# %s\n", why);
+		if (raft != NULL)
+			qdb_raft_close(raft);
+	}
+	raft = open_damaged(node, 0, 5, why, sizeof(why));
+	check(raft != NULL, "an incomplete last batch is cut off");
+	if (raft != NULL)
+		qdb_raft_close(raft);
+	raft = open_damaged(node, -3, 0, why, sizeof(why));
+	check(raft != NULL, "a torn last batch is cut off");
+	if (raft != NULL)
+		qdb_raft_close(raft);
+	check(node_open(node, why, sizeof(why)) && wait_equal(), "the undamaged one opens");
+}
+
+static void
+test_garbage(void)
+{
+	static uint8_t buf[512];
+	unsigned	seed = 7;
+	int			i;
+
+	for (i = 0; i < 60000; i++)
+	{
+		Node	   *node = &nodes[1 + rand_r(&seed) % NODES];
+		uint32_t	len = (uint32_t) rand_r(&seed) % 120;
+		uint32_t	j;
+
+		for (j = 0; j < len; j++)
+			buf[j] = (uint8_t) rand_r(&seed);
+		if (len > 11 && i % 4 != 0)
+		{
+			/* plausible: our format, a known type, small numbers */
+			memset(buf + 3, 0, len - 3);
+			buf[0] = 1;
+			buf[1] = (uint8_t) (1 + rand_r(&seed) % 6);
+			buf[2] = (uint8_t) (rand_r(&seed) % 3);
+			for (j = 3; j + 8 <= len; j += 8)
+				buf[j] = (uint8_t) (rand_r(&seed) % 16);
+		}
+		qdb_raft_receive(node->raft, 1 + rand_r(&seed) % 4, buf, len);
+		if (i % 200 == 0)
+			step();
+	}
+	check(true, "random messages do no harm");
+
+	/* real messages with a byte changed */
+	for (i = 0; i < 3000; i++)
+	{
+		if (npackets > 0)
+		{
+			Packet	   *p = &packets[rand_r(&seed) % npackets];
+
+			p->data[(uint32_t) rand_r(&seed) % p->len] ^= (uint8_t) (1 << rand_r(&seed) % 3);
+		}
+		if (i % 50 == 0 && leader() != NULL)
+		{
+			QdbCommand	command = {.type = QDB_CMD_NOTE, .time_us = i};
+
+			snprintf(command.value, sizeof(command.value), "x");
+			qdb_raft_propose(leader()->raft, &command, 1u << 30);
+		}
+		step();
+	}
+	for (i = 1; i <= NODES; i++)
+		check(!qdb_raft_failed(nodes[i].raft), "node has not failed");
+}
+
+int
+main(int argc, char **argv)
+{
+	int			i;
+
+	if (argc < 2)
+		return 2;
+	verbose = getenv("VERBOSE") != NULL;
+	for (i = 1; i <= NODES; i++)
+	{
+		nodes[i].id = (uint64_t) i;
+		snprintf(nodes[i].dir, sizeof(nodes[i].dir), "%s/n%d", argv[1], i);
+	}
+	test_formation();
+	test_failover();
+	test_snapshot();
+	test_damage();
+	test_garbage();
+	for (i = 1; i <= NODES; i++)
+		if (nodes[i].raft != NULL)
+			node_stop(&nodes[i]);
+	for (i = 0; (size_t) i < npackets; i++)
+		free(packets[i].data);
+	printf("1..%d\n", ntests);
+	return nfailed != 0;
+}
