@@ -55,7 +55,10 @@ shmem_startup(void)
 	qdb_shmem_startup();
 	if (!IsUnderPostmaster && qdb_shared->member)
 	{
-		/* A node that became a member since the postmaster started owns them now. */
+		/*
+		 * A node that became a member since the postmaster started owns them
+		 * now.
+		 */
 		qdb_own_settings();
 		qdb_boot_as_standby();
 	}
@@ -64,7 +67,10 @@ shmem_startup(void)
 void
 _PG_init(void)
 {
-	/* CREATE EXTENSION or LOAD in a server without the preload: SQL functions say so. */
+	/*
+	 * CREATE EXTENSION or LOAD in a server without the preload: SQL functions
+	 * say so.
+	 */
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 

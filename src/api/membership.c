@@ -357,13 +357,13 @@ qdb_sql_join(PG_FUNCTION_ARGS)
 
 	require_superuser("join a cluster");
 	require_stranger();
-	require_settings();
 	host = peer_host(peer);
 	if (token[0] == '\0' || strpbrk(token, " \t\r\n") != NULL || strlen(token) > 512)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid token"),
 				 errhint("Use what quantadb_join_token() returned on a member.")));
+	require_settings();
 	why = get_peer_status(peer, answer);
 	if (why != NULL)
 		ereport(ERROR,

@@ -6,8 +6,10 @@
 
 /* Error unless the library was preloaded. */
 extern void qdb_require_loaded(void);
+
 /* The same, and this server is a member. */
 extern void qdb_require_member(void);
+
 /* Sends the request to the coordinator; error unless it was done. */
 extern void qdb_run_request(QdbRequest *request, int timeout_ms, const char *what);
 

@@ -68,7 +68,8 @@ typedef struct QdbIdentity
 	uint64		system_identifier;
 	uint64		inode;			/* of $PGDATA */
 	uint64		incarnation;
-	uint64		boot;			/* raised and fsynced at every postmaster start and crash cycle */
+	uint64		boot;			/* raised and fsynced at every postmaster
+								 * start and crash cycle */
 	char		name[QDB_NAME_SIZE];
 } QdbIdentity;
 
@@ -77,10 +78,13 @@ typedef struct QdbIdentity
  * directory (a copy) is renamed to quantadb.stranger.N and counts as none.
  */
 extern bool qdb_identity_load(QdbIdentity *identity);
-extern void qdb_identity_store(const QdbIdentity *identity);	/* ereport(ERROR) on failure */
+extern void qdb_identity_store(const QdbIdentity *identity);	/* ereport(ERROR) on
+																 * failure */
+
 /* Durable promise; 0 when there is none. */
 extern uint64 qdb_promise_load(void);
 extern bool qdb_promise_store(uint64 epoch);	/* false: not durable, logged */
+
 /* Atomic, fsynced replacement of a small file below $PGDATA/quantadb; false: logged. */
 extern bool qdb_write_file(const char *path, const void *data, size_t len);
 
@@ -99,6 +103,7 @@ typedef struct xl_qdb_epoch
 #define QDB_EPOCH_FORMAT		1
 
 extern void qdb_register_rmgr(void);
+
 /* Writes and flushes the record; returns its start, *end its end. */
 extern XLogRecPtr qdb_write_epoch_record(const xl_qdb_epoch *record, XLogRecPtr *end);
 extern uint64 qdb_cluster_hash(const char *cluster_id);
@@ -108,11 +113,14 @@ extern uint64 qdb_cluster_hash(const char *cluster_id);
 /* A request from a backend or the http worker to the coordinator. */
 typedef enum QdbRequestKind
 {
-	QDB_REQ_PROPOSE = 1,		/* encoded QdbCommand: commit it in Raft, wherever the leader is */
-	QDB_REQ_INIT,				/* text: cluster name; the node is no member yet */
+	QDB_REQ_PROPOSE = 1,		/* encoded QdbCommand: commit it in Raft,
+								 * wherever the leader is */
+	QDB_REQ_INIT,				/* text: cluster name; the node is no member
+								 * yet */
 	QDB_REQ_JOIN,				/* text: "host:port token" */
 	QDB_REQ_PROMOTE,			/* text: node name or empty; flag: force */
-	QDB_REQ_TOKEN				/* text: role; number: ttl seconds; the answer's text is the token */
+	QDB_REQ_TOKEN				/* text: role; number: ttl seconds; the
+								 * answer's text is the token */
 } QdbRequestKind;
 
 typedef enum QdbRequestState
@@ -121,7 +129,8 @@ typedef enum QdbRequestState
 	QDB_REQUEST_FILLED,			/* written by the caller */
 	QDB_REQUEST_TAKEN,			/* the coordinator works on it */
 	QDB_REQUEST_DONE,			/* the answer is there; the caller frees it */
-	QDB_REQUEST_ABANDONED		/* the caller has gone; the coordinator frees it */
+	QDB_REQUEST_ABANDONED		/* the caller has gone; the coordinator frees
+								 * it */
 } QdbRequestState;
 
 #define QDB_MAX_REQUESTS		16
@@ -135,13 +144,14 @@ typedef struct QdbRequest
 	int64		number;
 	uint32		length;
 	uint8		command[QDB_COMMAND_MAX_BYTES];
-	char		text[QDB_REQUEST_TEXT];
+	char text[	QDB_REQUEST_TEXT];
 	/* the answer */
 	bool		ok;
 	QdbResult	result;
 	int			sqlstate;		/* of a refusal, ERRCODE_* */
 	uint64		answer;			/* e.g. the new epoch */
-	char		message[QDB_REQUEST_TEXT];	/* of a refusal, or the answer's text */
+	char		message[QDB_REQUEST_TEXT];	/* of a refusal, or the answer's
+											 * text */
 	char		hint[QDB_REASON_SIZE];
 } QdbRequest;
 
@@ -184,8 +194,11 @@ typedef enum QdbNodeState
 
 typedef struct QdbShared
 {
-	/* Written by the postmaster in shmem_startup; constant until a crash cycle,
-	 * except that a join or init (coordinator) makes the node a member. */
+	/*
+	 * Written by the postmaster in shmem_startup; constant until a crash
+	 * cycle, except that a join or init (coordinator) makes the node a
+	 * member.
+	 */
 	bool		member;
 	QdbIdentity identity;
 
@@ -196,9 +209,9 @@ typedef struct QdbShared
 	slock_t		mutex;			/* short fields below */
 
 	/*
-	 * The promise as it is durable.  Coordinator only.  promising is set, under
-	 * mutex, before the receiver is parked: from then on no WAL of an epoch
-	 * below it is taken or acked (I2), though it is not durable yet.
+	 * The promise as it is durable.  Coordinator only.  promising is set,
+	 * under mutex, before the receiver is parked: from then on no WAL of an
+	 * epoch below it is taken or acked (I2), though it is not durable yet.
 	 */
 	uint64		promised;
 	uint64		promising;
@@ -211,26 +224,33 @@ typedef struct QdbShared
 	uint64		target_member;
 	char		target_host[QDB_HOST_SIZE];
 	uint16		target_port;
-	/* Receiver transport, under mutex: it holds a connection under this epoch; 0 parked */
+
+	/*
+	 * Receiver transport, under mutex: it holds a connection under this
+	 * epoch; 0 parked
+	 */
 	uint64		receiver_epoch;
 	char		receiver_refusal[QDB_REASON_SIZE];	/* last STREAM_REFUSED */
 
 	/*
 	 * The seat; coordinator, under mutex.  seat_epoch is the epoch whose
 	 * grant this very boot holds (promoted, epoch record flushed), else 0.
-	 * open_epoch is set from it once its gate is open.  The node may write iff
-	 * open_epoch != 0 && open_epoch == promised && promising == promised, and
-	 * strict reads additionally need now < lease_until.
+	 * open_epoch is set from it once its gate is open.  The node may write
+	 * iff open_epoch != 0 && open_epoch == promised && promising == promised,
+	 * and strict reads additionally need now < lease_until.
 	 */
 	uint64		seat_epoch;
 	uint64		open_epoch;
-	bool		fenced;			/* writes and strict reads refused (lease gone, handing over) */
+	bool		fenced;			/* writes and strict reads refused (lease
+								 * gone, handing over) */
 	XLogRecPtr	epoch_record_end;
 	TimeLineID	seat_timeline;
 	pg_atomic_uint64 lease_until;	/* monotonic us; coordinator */
-	pg_atomic_uint64 quorum_lsn;	/* streamer, under seat_epoch; never back within it */
+	pg_atomic_uint64 quorum_lsn;	/* streamer, under seat_epoch; never back
+									 * within it */
 	pg_atomic_uint64 quorum_epoch;	/* epoch that quorum_lsn belongs to */
-	pg_atomic_uint64 quorum_membership; /* membership number it was counted under */
+	pg_atomic_uint64 quorum_membership; /* membership number it was counted
+										 * under */
 
 	/* Written by startup's redo of an epoch record; under mutex. */
 	uint64		replayed_epoch;
@@ -238,7 +258,8 @@ typedef struct QdbShared
 
 	int			node_state;		/* QdbNodeState; coordinator, under mutex */
 	char		why_not[QDB_REASON_SIZE];	/* coordinator, under mutex */
-	XLogRecPtr	wal_end;		/* last scanned or streamed end; coordinator, under mutex */
+	XLogRecPtr	wal_end;		/* last scanned or streamed end; coordinator,
+								 * under mutex */
 
 	/* Raft as users see it; coordinator, under mutex. */
 	int			raft_state;		/* enum raft_state */
@@ -264,7 +285,8 @@ typedef struct QdbShared
 extern QdbShared *qdb_shared;	/* NULL without the preload */
 
 extern void qdb_shmem_request(void);	/* shmem_request_hook body */
-extern void qdb_shmem_startup(void);	/* shmem_startup_hook body; also runs in a crash cycle */
+extern void qdb_shmem_startup(void);	/* shmem_startup_hook body; also runs
+										 * in a crash cycle */
 
 /* Monotonic microseconds, comparable between the processes of one machine. */
 extern int64 qdb_now_us(void);
@@ -272,11 +294,14 @@ extern int64 qdb_unix_us(void);
 
 /* True when this node may write at this moment (I15). */
 extern bool qdb_may_write(void);
+
 /* True when strict reads may be answered: qdb_may_write, lease and postmaster alive. */
 extern bool qdb_lease_alive(void);
+
 /* Wakes; safe from any process and when the worker does not run. */
 extern void qdb_wake_coordinator(void);
 extern void qdb_wake_streamer(void);
+
 /* A copy of the replicated state, palloc'd in the current context. */
 extern QdbState *qdb_copy_state(void);
 
@@ -286,13 +311,16 @@ extern QdbState *qdb_copy_state(void);
  * coordinator; the outcome is then unknown.  Backends only.
  */
 extern bool qdb_request(QdbRequest *request, int timeout_ms);
+
 /* For a loop that may not wait (http): slot number or -1, then poll. */
 extern int	qdb_request_post(const QdbRequest *request);
-extern bool qdb_request_poll(int slot, QdbRequest *answer); /* true: done, slot freed */
+extern bool qdb_request_poll(int slot, QdbRequest *answer); /* true: done, slot
+															 * freed */
 extern void qdb_request_abandon(int slot);
 
 /* ---- worker.c ---- */
 extern void qdb_register_workers(void);
+
 /*
  * Common start of a worker: signals, and the latch published in *latch_slot.
  * qdb_worker_shutdown_requested() is true after SIGTERM.
@@ -336,7 +364,11 @@ typedef struct QdbEffects
 	 * file, signal.  Returns at once; poll promotion_done.
 	 */
 	bool		(*promote) (const QdbState *state, const QdbGrant *grant, char *why);
-	/* 1: writable for PostgreSQL, on the grant's timeline; 0 not yet; -1 failed, why. */
+
+	/*
+	 * 1: writable for PostgreSQL, on the grant's timeline; 0 not yet; -1
+	 * failed, why.
+	 */
 	int			(*promotion_done) (const QdbGrant *grant, char *why);
 
 	/* Makes this server a standby again: never returns when it works. */

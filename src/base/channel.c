@@ -52,7 +52,8 @@ struct QdbChannel
 	uint8_t    *input;
 	size_t		input_start;
 	size_t		input_end;
-	size_t		budget;			/* what may still be read before the next drive */
+	size_t		budget;			/* what may still be read before the next
+								 * drive */
 
 	uint8_t    *queue;
 	size_t		queue_size;
@@ -168,7 +169,7 @@ qdb_listen(const char *addresses, int port, int *fds, int max, char *why, size_t
 	snprintf(why, why_size, "no address to listen on");
 	for (char *host = copy ? strtok_r(copy, ", ", &save) : NULL; host; host = strtok_r(NULL, ", ", &save))
 	{
-		struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+		struct addrinfo hints = {.ai_socktype = SOCK_STREAM,.ai_flags = AI_PASSIVE};
 		struct addrinfo *list = NULL;
 		int			before = n;
 		int			rc = getaddrinfo(strcmp(host, "*") == 0 ? NULL : host, service, &hints, &list);

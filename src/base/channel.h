@@ -22,7 +22,8 @@ typedef enum QdbChannelState
 {
 	QDB_CHANNEL_CONNECTING,
 	QDB_CHANNEL_UP,
-	QDB_CHANNEL_FAILED			/* qdb_channel_error says why; only close is left */
+	QDB_CHANNEL_FAILED			/* qdb_channel_error says why; only close is
+								 * left */
 } QdbChannelState;
 
 typedef struct QdbFrame
@@ -41,6 +42,7 @@ extern int	qdb_listen(const char *addresses, int port, int *fds, int max, char *
 
 /* host: numeric address or name.  Never NULL except out of memory. */
 extern QdbChannel *qdb_channel_connect(const char *host, int port);
+
 /* NULL: nothing to accept (or refused for a cap). */
 extern QdbChannel *qdb_channel_accept(int listen_fd);
 extern void qdb_channel_close(QdbChannel *channel);
@@ -48,8 +50,10 @@ extern void qdb_channel_close(QdbChannel *channel);
 extern int	qdb_channel_fd(const QdbChannel *channel);
 extern QdbChannelState qdb_channel_state(const QdbChannel *channel);
 extern const char *qdb_channel_error(const QdbChannel *channel);
+
 /* errno of a failed connect (ECONNREFUSED: nobody listens), else 0. */
 extern int	qdb_channel_errno(const QdbChannel *channel);
+
 /* Wants POLLOUT: connecting, or bytes are queued. */
 extern bool qdb_channel_wants_write(const QdbChannel *channel);
 extern size_t qdb_channel_queued(const QdbChannel *channel);
@@ -57,12 +61,15 @@ extern void qdb_channel_set_queue_limit(QdbChannel *channel, size_t bytes); /* d
 
 /* Call when the socket is ready for either; completes connects, flushes, reads. */
 extern void qdb_channel_drive(QdbChannel *channel);
+
 /* Queues a frame and tries to send; false: queue full or failed. */
 extern bool qdb_channel_send(QdbChannel *channel, uint8_t type, const void *payload, uint32_t length);
+
 /* The next complete frame that has arrived; false: none (or failed). */
 extern bool qdb_channel_receive(QdbChannel *channel, QdbFrame *frame);
 extern uint64_t qdb_channel_bytes_sent(const QdbChannel *channel);
 extern uint64_t qdb_channel_bytes_received(const QdbChannel *channel);
+
 /* Monotonic us of creation: for deadlines on half-open connections. */
 extern int64_t qdb_channel_created_us(const QdbChannel *channel);
 

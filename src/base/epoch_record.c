@@ -77,7 +77,10 @@ qdb_write_epoch_record(const xl_qdb_epoch *record, XLogRecPtr *end)
 {
 	XLogRecPtr	recptr;
 
-	/* No critical section: no page goes with it, so an error may stay an error. */
+	/*
+	 * No critical section: no page goes with it, so an error may stay an
+	 * error.
+	 */
 	XLogBeginInsert();
 	XLogRegisterData(unconstify(char *, (const char *) record), sizeof(*record));
 	recptr = XLogInsert(QDB_RMGR_ID, XLOG_QDB_EPOCH);

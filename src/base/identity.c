@@ -233,7 +233,7 @@ qdb_identity_load(QdbIdentity *identity)
 void
 qdb_identity_store(const QdbIdentity *id)
 {
-	char		text[MAX_FILE];
+	char text[	MAX_FILE];
 
 	snprintf(text, sizeof(text),
 			 "format=%d\ncluster=%s\nname=%s\nmember=" UINT64_FORMAT "\nsystem=" UINT64_FORMAT
@@ -268,7 +268,7 @@ qdb_promise_load(void)
 bool
 qdb_promise_store(uint64 epoch)
 {
-	char		text[64];
+	char text[	64];
 
 	if (epoch < qdb_promise_load()) /* I2 */
 	{

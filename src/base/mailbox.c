@@ -98,7 +98,11 @@ qdb_request(QdbRequest *request, int timeout_ms)
 			done = qdb_request_poll(slot, request);
 			if (done || left <= 0)
 				break;
-			/* Also look now and then: the coordinator may have been restarted. */
+
+			/*
+			 * Also look now and then: the coordinator may have been
+			 * restarted.
+			 */
 			(void) ConditionVariableTimedSleep(&qdb_shared->request_done, Min(left, 100),
 											   PG_WAIT_EXTENSION);
 		}

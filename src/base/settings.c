@@ -41,14 +41,16 @@ static const struct config_enum_entry consistency_options[] = {
 typedef struct OwnedSetting
 {
 	const char *name;
-	const char *value;			/* NULL: refused in ALTER SYSTEM, not overridden */
-} OwnedSetting;
+	const char *value;			/* NULL: refused in ALTER SYSTEM, not
+								 * overridden */
+}			OwnedSetting;
 
 #define KEEP_WAL_MB		1024
 #define MIN_SENDERS		32
 
 static const OwnedSetting owned_settings[] = {
-	{"primary_conninfo", "quantadb=member"},	/* where to is in shared memory */
+	{"primary_conninfo", "quantadb=member"},	/* where to is in shared
+												 * memory */
 	{"primary_slot_name", ""},
 	{"restore_command", ""},	/* I2: no WAL past our stream */
 	{"recovery_end_command", ""},
@@ -219,7 +221,7 @@ qdb_own_settings(void)
 
 	for (int i = 0; i < lengthof(owned_settings); i++)
 	{
-		const OwnedSetting *owned = &owned_settings[i];
+		const		OwnedSetting *owned = &owned_settings[i];
 
 		if (owned->value == NULL)
 			continue;

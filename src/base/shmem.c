@@ -42,7 +42,8 @@ load_identity(void)
 		return;
 	}
 	identity->boot++;
-	qdb_identity_store(identity);	/* an error here is fatal, in the postmaster */
+	qdb_identity_store(identity);	/* an error here is fatal, in the
+									 * postmaster */
 	qdb_shared->promised = qdb_promise_load();
 	qdb_shared->promising = qdb_shared->promised;
 	qdb_shared->member = true;
@@ -127,7 +128,8 @@ wake(Latch *volatile *slot)
 	SpinLockAcquire(&qdb_shared->mutex);
 	latch = *slot;
 	if (latch)
-		SetLatch(latch);		/* its owner cannot have gone: it withdraws under mutex */
+		SetLatch(latch);		/* its owner cannot have gone: it withdraws
+								 * under mutex */
 	SpinLockRelease(&qdb_shared->mutex);
 }
 

@@ -63,6 +63,7 @@ extern QdbStatus *qdb_collect_status(void);
 extern const char *qdb_node_state_text(int node_state);
 extern const char *qdb_raft_state_text(int raft_state);
 extern const char *qdb_role_text(int role);
+
 /* False: no such role. */
 extern bool qdb_parse_role(const char *text, int *role);
 

@@ -45,7 +45,7 @@ typedef struct WaitedSocket
 	int			fd;
 	uint32		events;
 	int64_t		created_us;		/* tells channels with equal fds apart */
-} WaitedSocket;
+}			WaitedSocket;
 
 static WaitEventSet *wait_set = NULL;
 static WaitedSocket waited[MAX_EVENTS];
@@ -240,7 +240,7 @@ update_address(void)
 
 /* The sockets of this turn, in a fixed order. */
 static int
-collect_sockets(WaitedSocket *sockets)
+collect_sockets(WaitedSocket * sockets)
 {
 	static QdbChannel *channels[QDB_MESH_MAX_CHANNELS + 1];
 	int			fds[QDB_MESH_MAX_LISTEN];
@@ -251,7 +251,10 @@ collect_sockets(WaitedSocket *sockets)
 	if (qdb_join_channel() != NULL)
 		channels[nchannels++] = qdb_join_channel();
 	for (int i = 0; i < nlisten; i++)
-		sockets[n++] = (WaitedSocket) {fds[i], WL_SOCKET_READABLE, 0};
+		sockets[n++] = (WaitedSocket)
+	{
+		fds[i], WL_SOCKET_READABLE, 0
+	};
 	for (int i = 0; i < nchannels; i++)
 	{
 		uint32		events = WL_SOCKET_READABLE;
@@ -261,8 +264,11 @@ collect_sockets(WaitedSocket *sockets)
 			continue;
 		if (qdb_channel_wants_write(channels[i]))
 			events |= WL_SOCKET_WRITEABLE;
-		sockets[n++] = (WaitedSocket) {qdb_channel_fd(channels[i]), events,
-			qdb_channel_created_us(channels[i])};
+		sockets[n++] = (WaitedSocket)
+		{
+			qdb_channel_fd(channels[i]), events,
+				qdb_channel_created_us(channels[i])
+		};
 	}
 	return n;
 }
@@ -349,7 +355,7 @@ take_inert_turn(void)
 {
 	qdb_requests_turn();
 	qdb_join_turn();
-	return qdb_join_channel() != NULL || qdb_co.raft != NULL ? TURN_MS : INERT_MS;
+	return qdb_join_pending() || qdb_co.raft != NULL ? TURN_MS : INERT_MS;
 }
 
 static void
@@ -382,7 +388,11 @@ qdb_coordinator_main(Datum arg)
 	MemoryContext turn_context;
 
 	qdb_worker_begin(&qdb_shared->coordinator_latch, &qdb_shared->coordinator_pid);
-	/* Facilities of the server, hashing for one, keep their resources by owner. */
+
+	/*
+	 * Facilities of the server, hashing for one, keep their resources by
+	 * owner.
+	 */
 	CreateAuxProcessResourceOwner();
 	turn_context = AllocSetContextCreate(TopMemoryContext, "quantadb coordinator turn",
 										 ALLOCSET_DEFAULT_SIZES);

@@ -40,7 +40,7 @@ typedef struct Waiter
 	uint64		target;
 	uint64		after_epoch;
 	int64		deadline_us;
-} Waiter;
+}			Waiter;
 
 static Waiter waiters[MAX_WAITERS];
 
@@ -60,7 +60,7 @@ refuse(int slot, const char *why, const char *hint)
 }
 
 static void
-forget_waiter(Waiter *waiter, const char *why)
+forget_waiter(Waiter * waiter, const char *why)
 {
 	if (why != NULL)
 		refuse(waiter->slot, why, "Look at quantadb_nodes and the journal.");

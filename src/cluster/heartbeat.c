@@ -103,7 +103,7 @@ static void
 send_heartbeat(QdbPeer *peer, uint8 flags, uint64 lease_epoch, int64 lease_sent)
 {
 	uint8		buf[1024];
-	QdbWriter	w = {.buf = buf, .size = sizeof(buf)};
+	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
 
 	put_heartbeat(&w, flags, lease_epoch, lease_sent);
 	if (!w.failed)
@@ -146,7 +146,7 @@ qdb_heartbeat_turn(void)
 void
 qdb_receive_heartbeat(QdbPeer *peer, const QdbFrame *frame)
 {
-	QdbReader	r = {.buf = frame->payload, .size = frame->length};
+	QdbReader	r = {.buf = frame->payload,.size = frame->length};
 	uint8		flags = qdb_get_u8(&r);
 	QdbPeer		new = *peer;
 	uint64		age,

@@ -51,13 +51,17 @@ extern QdbCoordinator qdb_co;
 /* Opens Raft for qdb_co.self.  False with why. */
 extern bool qdb_open_raft(char *why, size_t why_size);
 extern void qdb_close_raft(void);
+
 /* Copies the applied state into shared memory. */
 extern void qdb_publish_state(void);
+
 /* This node in the replicated state; NULL: not (yet, or any more) in it. */
 extern const QdbMember *qdb_self_member(void);
 extern bool qdb_is_raft_leader(void);
+
 /* May this member's acks and reports count, under either number of an open change? */
 extern bool qdb_counts_as_voter(const QdbState *state, uint64 member);
+
 /* The seat is this boot's, by the replicated state. */
 extern bool qdb_grant_is_ours(const QdbGrant *grant);
 
@@ -71,11 +75,14 @@ typedef void (*QdbProposalDone) (uint64 a, uint64 b, bool known, QdbResult resul
  */
 extern bool qdb_propose(QdbCommand *command, QdbProposalDone done, uint64 a, uint64 b);
 extern void qdb_proposals_turn(void);
+
 /* Raft's answer; only noted, since a callback may neither raise errors nor close Raft. */
 extern void qdb_proposal_finished(uint64 id, bool known, QdbResult result);
+
 /* PROPOSE and PROPOSE_RESULT frames. */
 extern void qdb_receive_propose(QdbPeer *peer, const QdbFrame *frame);
 extern void qdb_receive_propose_result(QdbPeer *peer, const QdbFrame *frame);
+
 /* Asks the holder to hand its seat over; the answer as for a proposal. */
 extern bool qdb_ask_handover(uint64 holder, uint64 target, QdbProposalDone done, uint64 a, uint64 b);
 
@@ -87,26 +94,35 @@ extern void qdb_publish_peers(void);
 /* ---- lease.c ---- */
 /* Epoch of the lease that this node asks for now; 0 none. */
 extern uint64 qdb_lease_request(void);
+
 /* A peer asks: true when granted and remembered (I9). */
 extern bool qdb_lease_grant(QdbPeer *peer, uint64 epoch);
+
 /* A peer granted what was asked for at sent_us. */
 extern void qdb_lease_take(QdbPeer *peer, uint64 epoch, int64 sent_us);
+
 /* Recomputes lease_until and the fence. */
 extern void qdb_lease_turn(void);
+
 /* A grant given by this node may still be alive: no report yet (I9). */
 extern bool qdb_lease_blocks_report(void);
 
 /* ---- role.c, seat.c ---- */
 extern void qdb_role_turn(void);
+
 /* The holder's steps; grant is ours. */
 extern void qdb_seat_turn(const QdbGrant *grant, bool in_recovery);
+
 /* Refuses writes from now on; sticky. */
 extern void qdb_fence_seat(void);
+
 /* This node's scanned end of WAL, of the promised epoch; NULL: not known (why_not is set). */
 extern const QdbEndOfWal *qdb_own_end_of_wal(void);
 extern void qdb_forget_end_of_wal(void);
+
 /* What keeps this node from following or holding a seat; "" when nothing does. */
 extern void qdb_set_problem(const char *problem);
+
 /* Ends queries that hold up replay, now and then. */
 extern void qdb_clear_replay(void);
 
@@ -116,12 +132,14 @@ extern void qdb_leader_turn(void);
 /* ---- requests.c ---- */
 extern void qdb_requests_begin(void);
 extern void qdb_requests_turn(void);
+
 /* Fails a request; sqlstate as ERRCODE_*, hint may be NULL. */
 extern void qdb_refuse_request(int slot, int sqlstate, const char *message, const char *hint);
 extern void qdb_answer_request(int slot, uint64 answer, const char *text);
 
 /* ---- init.c ---- */
 extern void qdb_start_init(int slot, const QdbRequest *request);
+
 /* Makes this node a member in shared memory. */
 extern void qdb_become_member(void);
 extern bool qdb_make_folder(char *why, size_t why_size);
@@ -130,11 +148,16 @@ extern bool qdb_make_folder(char *why, size_t why_size);
 extern void qdb_start_join(int slot, const QdbRequest *request);
 extern void qdb_join_turn(void);
 extern QdbChannel *qdb_join_channel(void);
+
+/* A join is under way, its crash cycle included. */
+extern bool qdb_join_pending(void);
+
 /* The other side: a stranger's JOIN frame. */
 extern void qdb_receive_join(QdbStranger *stranger, const QdbFrame *frame);
 
 /* ---- token.c ---- */
 extern void qdb_start_token(int slot, const QdbRequest *request);
+
 /* Splits "ID.SECRET", both hex; false: malformed. */
 extern bool qdb_parse_token(const char *text, uint64 *id, uint8 *secret);
 extern bool qdb_hash_secret(const uint8 *secret, uint8 *hash);
@@ -143,9 +166,11 @@ extern bool qdb_hash_secret(const uint8 *secret, uint8 *hash);
 
 /* ---- handover.c ---- */
 extern void qdb_start_promote(int slot, const QdbRequest *request);
+
 /* Holder: begins to hand the seat to target; QDB_OK or why not. */
 extern QdbResult qdb_begin_handover(uint64 target);
 extern void qdb_handover_turn(void);
+
 /* SIGTERM: says goodbye, gives the seat back; does not return. */
 extern void qdb_shut_down(void) pg_attribute_noreturn();
 

@@ -44,12 +44,18 @@ static int32
 limit_setting(int i)
 {
 	const int	limits[] = {MaxConnections, max_worker_processes, max_wal_senders,
-		max_prepared_xacts, max_locks_per_xact};
+	max_prepared_xacts, max_locks_per_xact};
 
 	return limits[i];
 }
 static const char *const limit_names[] = {"max_connections", "max_worker_processes",
 "max_wal_senders", "max_prepared_transactions", "max_locks_per_transaction"};
+
+bool
+qdb_join_pending(void)
+{
+	return channel != NULL || cycle_us != 0;
+}
 
 QdbChannel *
 qdb_join_channel(void)
@@ -116,7 +122,7 @@ static void
 send_join(void)
 {
 	uint8		buf[1024];
-	QdbWriter	w = {.buf = buf, .size = sizeof(buf)};
+	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
 
 	qdb_put_u32(&w, QDB_COMMAND_FORMAT);
 	qdb_put_u32(&w, QDB_STATE_FORMAT);
@@ -172,7 +178,7 @@ store_membership(uint64 member, const QdbState *state)
 static void
 take_result(const QdbFrame *frame)
 {
-	QdbReader	r = {.buf = frame->payload, .size = frame->length};
+	QdbReader	r = {.buf = frame->payload,.size = frame->length};
 	uint64		member = qdb_get_u64(&r);
 	char		why[QDB_REASON_SIZE] = "";
 	QdbState   *state;
@@ -235,7 +241,7 @@ answer_joiner(QdbStranger *stranger, uint64 member, const char *why)
 {
 	size_t		size = QDB_STATE_MAX_BYTES + 1024;
 	uint8	   *buf = palloc(size);
-	QdbWriter	w = {.buf = buf, .size = size};
+	QdbWriter	w = {.buf = buf,.size = size};
 	size_t		length;
 
 	qdb_put_u64(&w, member);
@@ -279,7 +285,7 @@ add_done(uint64 number, uint64 serial, bool known, QdbResult result)
 static const char *
 judge_join(const QdbFrame *frame, QdbCommand *command)
 {
-	QdbReader	r = {.buf = frame->payload, .size = frame->length};
+	QdbReader	r = {.buf = frame->payload,.size = frame->length};
 	QdbMember  *member = &command->member;
 	uint32		command_format = qdb_get_u32(&r);
 	uint32		state_format = qdb_get_u32(&r);

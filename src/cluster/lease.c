@@ -68,7 +68,10 @@ qdb_lease_take(QdbPeer *peer, uint64 epoch, int64 sent_us)
 	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
 	int64		until;
 
-	/* The echo is bytes from outside: a time that has not been cannot be ours. */
+	/*
+	 * The echo is bytes from outside: a time that has not been cannot be
+	 * ours.
+	 */
 	if (grant == NULL || grant->epoch != epoch || !qdb_grant_is_ours(grant) ||
 		sent_us <= qdb_co.started_us || sent_us > qdb_now_us())
 		return;

@@ -204,7 +204,7 @@ static bool
 send_hello(QdbChannel *channel)
 {
 	uint8		buf[512];
-	QdbWriter	w = {.buf = buf, .size = sizeof(buf)};
+	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
 
 	qdb_put_string(&w, qdb_co.self.cluster_id);
 	qdb_put_u64(&w, qdb_co.self.member);
@@ -220,7 +220,7 @@ send_hello(QdbChannel *channel)
 static bool
 read_hello(const QdbFrame *frame, Hello *hello)
 {
-	QdbReader	r = {.buf = frame->payload, .size = frame->length};
+	QdbReader	r = {.buf = frame->payload,.size = frame->length};
 
 	memset(hello, 0, sizeof(*hello));
 	qdb_get_string(&r, hello->cluster_id, sizeof(hello->cluster_id));
@@ -310,7 +310,7 @@ admit_peer(QdbStranger *stranger, const QdbFrame *frame)
 static void
 receive_goodbye(QdbPeer *peer, const QdbFrame *frame)
 {
-	QdbReader	r = {.buf = frame->payload, .size = frame->length};
+	QdbReader	r = {.buf = frame->payload,.size = frame->length};
 	uint64		incarnation = qdb_get_u64(&r);
 	uint64		boot = qdb_get_u64(&r);
 
@@ -510,7 +510,7 @@ void
 qdb_mesh_goodbye(uint8 reason)
 {
 	uint8		buf[32];
-	QdbWriter	w = {.buf = buf, .size = sizeof(buf)};
+	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
 
 	qdb_put_u64(&w, qdb_co.self.incarnation);
 	qdb_put_u64(&w, qdb_co.self.boot);

@@ -69,23 +69,30 @@ typedef struct QdbStranger
 /* Listens; false: logged, try again later. */
 extern bool qdb_mesh_start(void);
 extern void qdb_mesh_stop(void);
+
 /* Accepts, connects, reads and dispatches. */
 extern void qdb_mesh_turn(void);
+
 /* NULL: unknown. */
 extern QdbPeer *qdb_mesh_peer(uint64 member);
+
 /* The i-th slot, i < QDB_MAX_MEMBERS; may be unused. */
 extern QdbPeer *qdb_mesh_slot(int i);
 extern QdbStranger *qdb_mesh_stranger(int i, uint64 serial);
 extern int	qdb_mesh_stranger_number(const QdbStranger *stranger);
+
 /* False: not connected, or its queue is full. */
 extern bool qdb_mesh_send(uint64 member, uint8 type, const void *data, uint32 length);
 extern bool qdb_peer_connected(const QdbPeer *peer);
+
 /* Tells all peers, and waits briefly until the bytes have left. */
 extern void qdb_mesh_goodbye(uint8 reason);
+
 /* Sockets to wait for; at most QDB_MESH_MAX_LISTEN listeners. */
 #define QDB_MESH_MAX_LISTEN		8
 extern int	qdb_mesh_listeners(int *fds);
-extern int	qdb_mesh_channels(QdbChannel **channels);	/* room for QDB_MESH_MAX_CHANNELS */
+extern int	qdb_mesh_channels(QdbChannel **channels);	/* room for
+														 * QDB_MESH_MAX_CHANNELS */
 #define QDB_MESH_MAX_CHANNELS	(2 * QDB_MAX_MEMBERS + QDB_MAX_STRANGERS)
 
 #endif							/* QDB_CLUSTER_MESH_H */

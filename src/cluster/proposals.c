@@ -87,7 +87,7 @@ static void
 send_result(uint64 member, uint64 id, uint8 status, QdbResult result)
 {
 	uint8		buf[16];
-	QdbWriter	w = {.buf = buf, .size = sizeof(buf)};
+	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
 
 	qdb_put_u64(&w, id);
 	qdb_put_u8(&w, status);
@@ -125,7 +125,7 @@ static bool
 send_to(uint64 member, const Proposal *proposal)
 {
 	uint8		buf[QDB_COMMAND_MAX_BYTES + 16];
-	QdbWriter	w = {.buf = buf, .size = sizeof(buf)};
+	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
 
 	qdb_put_u64(&w, proposal->id);
 	qdb_put_u8(&w, proposal->to != 0 ? PROPOSE_HANDOVER : PROPOSE_COMMAND);
@@ -194,7 +194,10 @@ qdb_ask_handover(uint64 holder, uint64 target, QdbProposalDone done, uint64 a, u
 
 	if (proposal == NULL)
 		return false;
-	w = (QdbWriter) {.buf = proposal->bytes, .size = sizeof(proposal->bytes)};
+	w = (QdbWriter)
+	{
+		.buf = proposal->bytes,.size = sizeof(proposal->bytes)
+	};
 	qdb_put_u64(&w, target);
 	proposal->length = (uint32) w.used;
 	proposal->to = holder;
@@ -231,7 +234,7 @@ qdb_proposals_turn(void)
 void
 qdb_receive_propose(QdbPeer *peer, const QdbFrame *frame)
 {
-	QdbReader	r = {.buf = frame->payload, .size = frame->length};
+	QdbReader	r = {.buf = frame->payload,.size = frame->length};
 	uint64		id = qdb_get_u64(&r);
 	uint8		kind = qdb_get_u8(&r);
 	size_t		left = r.failed ? 0 : r.size - r.pos;
@@ -263,7 +266,7 @@ qdb_receive_propose(QdbPeer *peer, const QdbFrame *frame)
 void
 qdb_receive_propose_result(QdbPeer *peer, const QdbFrame *frame)
 {
-	QdbReader	r = {.buf = frame->payload, .size = frame->length};
+	QdbReader	r = {.buf = frame->payload,.size = frame->length};
 	Proposal   *proposal = find_proposal(qdb_get_u64(&r));
 	uint8		status = qdb_get_u8(&r);
 	uint8		result = qdb_get_u8(&r);

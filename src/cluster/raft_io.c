@@ -190,8 +190,8 @@ fail:
 }
 
 static int
-io_load(struct raft_io *raft_io, raft_term *term, raft_id *voted_for,
-		struct raft_snapshot **snapshot, raft_index *start_index,
+io_load(struct raft_io *raft_io, raft_term * term, raft_id * voted_for,
+		struct raft_snapshot **snapshot, raft_index * start_index,
 		struct raft_entry *entries[], size_t *n_entries)
 {
 	QdbRaftIo  *io = raft_io->impl;
@@ -267,7 +267,10 @@ io_send(struct raft_io *raft_io, struct raft_io_send *req,
 	if (done != NULL)
 		done->send = req;
 
-	/* The term and vote that the message speaks of are durable before it goes. */
+	/*
+	 * The term and vote that the message speaks of are durable before it
+	 * goes.
+	 */
 	if (io->failed || !storage_ok(io, qdb_storage_sync_meta(io->storage)))
 		return 0;
 

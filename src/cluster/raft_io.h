@@ -40,9 +40,11 @@ typedef struct QdbRaftIo
 
 extern void qdb_io_init(QdbRaftIo *io, QdbRaftStorage *storage,
 						const QdbRaftCallbacks *callbacks);
+
 /* Makes durable what was queued, then delivers; repeats until nothing is left. */
 extern void qdb_io_drain(QdbRaftIo *io);
 extern bool qdb_io_pending(const QdbRaftIo *io);
+
 /* Ends all effects of this node: nothing is sent or acknowledged any more. */
 extern void qdb_io_fail(QdbRaftIo *io, const char *why);
 extern void qdb_io_log(const QdbRaftCallbacks *callbacks, int level, const char *format,...)

@@ -86,7 +86,7 @@ fire_requests(QdbRaft *r)
 	{
 		void	  **element = head[0];
 		struct raft_apply *req = (struct raft_apply *)
-			((char *) element - offsetof(struct raft_apply, queue));
+		((char *) element - offsetof(struct raft_apply, queue));
 
 		((void **) element[1])[0] = element[0];
 		((void **) element[0])[1] = element[1];
@@ -664,7 +664,7 @@ typedef struct Change
 	}			kind;
 	uint64_t	id;
 	int			role;
-} Change;
+}			Change;
 
 static const struct raft_server *
 server_of(const QdbRaft *r, uint64_t id)
@@ -712,7 +712,7 @@ next_change(const QdbRaft *r)
 }
 
 static int
-start_change(QdbRaft *r, const Change *change)
+start_change(QdbRaft *r, const Change * change)
 {
 	char		address[32];
 

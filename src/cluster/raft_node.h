@@ -23,7 +23,11 @@ typedef struct QdbRaftCallbacks
 	void	   *arg;
 	/* Send bytes to a member; may drop them. */
 	void		(*send) (void *arg, uint64_t member, const uint8_t *data, uint32_t len);
-	/* After an entry was applied to *state, or a snapshot restored (command NULL). */
+
+	/*
+	 * After an entry was applied to *state, or a snapshot restored (command
+	 * NULL).
+	 */
 	void		(*applied) (void *arg, uint64_t index, const QdbCommand *command, QdbResult result);
 	/* Answer to qdb_raft_propose.  known false: the outcome is unknown. */
 	void		(*proposed) (void *arg, uint64_t request, bool known, QdbResult result);
@@ -33,8 +37,10 @@ typedef struct QdbRaftCallbacks
 
 /* Writes a first log with the one server as its voter.  False with why. */
 extern bool qdb_raft_bootstrap(const char *dir, uint64_t id, char *why, size_t why_size);
+
 /* Prepares an empty directory for a joiner that will receive the log. */
 extern bool qdb_raft_prepare(const char *dir, uint64_t id, char *why, size_t why_size);
+
 /* Opens and starts; applies what is there.  NULL with why (corrupt: says so). */
 extern QdbRaft *qdb_raft_open(const char *dir, uint64_t id, QdbState *state,
 							  const QdbRaftCallbacks *callbacks,
@@ -47,8 +53,10 @@ extern void qdb_raft_close(QdbRaft *raft);
  * receive or propose.  Returns ms until it wants to be called again.
  */
 extern int	qdb_raft_turn(QdbRaft *raft);
+
 /* A message that a member sent.  Malformed bytes are dropped and logged. */
 extern void qdb_raft_receive(QdbRaft *raft, uint64_t from, const uint8_t *data, uint32_t len);
+
 /* Leader only; false: not leader (nothing will be called back). */
 extern bool qdb_raft_propose(QdbRaft *raft, const QdbCommand *command, uint64_t request);
 
@@ -57,15 +65,18 @@ extern uint64_t qdb_raft_term(QdbRaft *raft);
 extern uint64_t qdb_raft_leader(QdbRaft *raft); /* member id, 0 unknown */
 extern uint64_t qdb_raft_last_index(QdbRaft *raft);
 extern uint64_t qdb_raft_applied_index(QdbRaft *raft);
+
 /* Broken for good (disk full, EIO): end the worker with exit code 1. */
 extern bool qdb_raft_failed(QdbRaft *raft);
 
 extern bool qdb_raft_transfer(QdbRaft *raft, uint64_t member);
+
 /*
  * Leader: makes Raft's configuration follow the state's members, one change at a time
  * (voter: voter; learner and replica: standby; gone: removed).  Call each turn.
  */
 extern void qdb_raft_reconcile(QdbRaft *raft);
+
 /*
  * The leader's process is known dead (connection reset and its port refuses):
  * the fast path of an election.  rank: number of live voters with a smaller id.

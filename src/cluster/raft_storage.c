@@ -35,14 +35,16 @@
 #define SNAP_MAGIC		0x53424451	/* "QDBS" */
 
 #define LOG_HEADER		28		/* magic, format, id, first, crc */
-#define BATCH_HEADER	28		/* magic, length, count, first, crc, header crc */
+#define BATCH_HEADER	28		/* magic, length, count, first, crc, header
+								 * crc */
 #define ENTRY_HEADER	13		/* term, type, length */
 #define META_SIZE		36		/* magic, format, id, term, vote, crc */
 #define SNAP_HEADER		48		/* magic, format, id, index, term, conf index,
 								 * conf length, data length */
 #define MAX_FILE		(256 * 1024 * 1024)
 
-static bool __attribute__((format(printf, 2, 3)))
+static bool
+__attribute__((format(printf, 2, 3)))
 storage_fail(QdbRaftStorage *s, const char *format,...)
 {
 	va_list		args;

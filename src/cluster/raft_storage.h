@@ -88,6 +88,7 @@ typedef struct QdbRaftStorage
 extern bool qdb_storage_create(const char *dir, uint64_t id, uint8_t type,
 							   const uint8_t *entry, uint32_t len,
 							   char *why, size_t why_size);
+
 /* NULL with why for anything that is not what was written, but for a torn end. */
 extern QdbRaftStorage *qdb_storage_open(const char *dir, uint64_t id,
 										char *why, size_t why_size);
@@ -103,15 +104,19 @@ extern bool qdb_storage_sync(QdbRaftStorage *s);
 
 /* Durable on return. */
 extern bool qdb_storage_truncate(QdbRaftStorage *s, uint64_t index);
+
 /* Keeps trailing entries before the snapshot's; 0 empties the log. */
 extern bool qdb_storage_put_snapshot(QdbRaftStorage *s, const QdbRaftSnapshot *snap,
 									 unsigned trailing);
 
 extern uint64_t qdb_storage_last_index(const QdbRaftStorage *s);
+
 /* 0: neither in the log nor the snapshot's index. */
 extern uint64_t qdb_storage_term_of(const QdbRaftStorage *s, uint64_t index);
+
 /* Copies the payload of a durable entry; buf has room for its len. */
 extern bool qdb_storage_read(QdbRaftStorage *s, uint64_t index, void *buf);
+
 /* malloc'd conf and data. */
 extern bool qdb_storage_get_snapshot(QdbRaftStorage *s, QdbRaftSnapshot *snap);
 

@@ -49,9 +49,9 @@ qdb_parse_token(const char *text, uint64 *id, uint8 *secret)
 	const char *p = text;
 
 	*id = 0;
-	for (; hex_digit(*p) >= 0 && p - text < 16; p++)
+	for (; hex_digit(*p) >= 0 && p - text <16; p++)
 		*id = *id * 16 + hex_digit(*p);
-	if (p == text || *p++ != '.' || strlen(p) != 2 * QDB_SECRET_SIZE)
+	if (p == text ||*p++ != '.' || strlen(p) != 2 * QDB_SECRET_SIZE)
 		return false;
 	for (int i = 0; i < QDB_SECRET_SIZE; i++)
 	{
@@ -108,7 +108,7 @@ qdb_start_token(int slot, const QdbRequest *request)
 		(request->number > 0 ? request->number : 3600) * INT64CONST(1000000);
 	used = snprintf(text, sizeof(texts[slot]), "%llx.", (unsigned long long) command.token.id);
 	for (int i = 0; i < QDB_SECRET_SIZE; i++)
-		used += snprintf(text + used, sizeof(texts[slot]) - used, "%02x", secret[i]);
+		used += snprintf(text +used, sizeof(texts[slot]) - used, "%02x", secret[i]);
 	if (!qdb_propose(&command, token_done, slot, 0))
 		qdb_refuse_request(slot, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
 						   "too many commands are under way", "Try again.");

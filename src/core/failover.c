@@ -109,9 +109,9 @@ open_epoch(const Scene *scene, QdbAction *action)
 {
 	const QdbPeerView *holder = scene->holder;
 	bool		back = holder != NULL && is_connected(scene, holder->member) && !holder->gone &&
-		(holder->member == scene->view->self ||
-		 (holder->heard_us != 0 &&
-		  !has_passed(scene, holder->heard_us, scene->state->settings.failover_ms)));
+	(holder->member == scene->view->self ||
+	 (holder->heard_us != 0 &&
+	  !has_passed(scene, holder->heard_us, scene->state->settings.failover_ms)));
 
 	if (!scene->state->settings.auto_failover && !back)
 	{
@@ -401,6 +401,7 @@ static const struct
 	const char *when;
 	bool		(*rule) (Scene *scene, QdbAction *action);
 }			rules[] =
+
 {
 	{"no cluster yet", rule_not_initialized},
 	{"epoch open, a seat can be given", rule_seat},

@@ -18,12 +18,15 @@ typedef struct QdbPeerView
 	bool		connected;		/* a channel is up, or it is this node */
 	bool		gone;			/* its port refuses: the process is dead */
 	int64_t		heard_us;		/* last frame from it; 0 never */
-	int64_t		primary_heard_us;	/* when *it* last heard the primary, in our clock; 0 never */
+	int64_t		primary_heard_us;	/* when *it* last heard the primary, in
+									 * our clock; 0 never */
 	bool		able;			/* may hold a seat (why_not is empty) */
 	uint64_t	boot;
 	uint64_t	quorum_epoch;	/* epoch whose gate it says is open */
-	uint64_t	closed_membership;	/* holder only: number it has switched to, quorum LSN not behind */
-	bool		caught_up;		/* learner: has reached the primary's flush position */
+	uint64_t	closed_membership;	/* holder only: number it has switched to,
+									 * quorum LSN not behind */
+	bool		caught_up;		/* learner: has reached the primary's flush
+								 * position */
 } QdbPeerView;
 
 typedef struct QdbLeaderView
@@ -31,7 +34,8 @@ typedef struct QdbLeaderView
 	int64_t		now_us;			/* monotonic */
 	int64_t		leader_since_us;	/* when this node became Raft leader */
 	uint64_t	self;
-	int64_t		epoch_seen_us;	/* when the current epoch was opened or seated, in our clock */
+	int64_t		epoch_seen_us;	/* when the current epoch was opened or
+								 * seated, in our clock */
 	int64_t		last_failover_us;	/* last failover on suspicion; 0 never */
 	uint64_t	wanted;			/* switchover asked for: member id, 0 none */
 	size_t		npeers;			/* one entry per member, self included */

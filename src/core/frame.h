@@ -46,9 +46,11 @@ typedef enum QdbFrameType
 	QDB_FRAME_HISTORY_REQUEST,	/* timeline */
 	QDB_FRAME_HISTORY,			/* file name, contents */
 	QDB_FRAME_START,			/* timeline, LSN */
-	QDB_FRAME_WAL,				/* one or more walsender messages: u32 length, bytes */
+	QDB_FRAME_WAL,				/* one or more walsender messages: u32 length,
+								 * bytes */
 	QDB_FRAME_END_OF_TIMELINE,	/* next timeline, its start */
-	QDB_FRAME_REPLY				/* standby reply or feedback, with the ack's names */
+	QDB_FRAME_REPLY				/* standby reply or feedback, with the ack's
+								 * names */
 } QdbFrameType;
 
 typedef struct QdbFrameHeader
@@ -61,8 +63,10 @@ typedef struct QdbFrameHeader
 /* Cap on the payload of a type, in bytes; 0 for an unknown type. */
 extern uint32_t qdb_frame_max_length(uint8_t type);
 extern uint32_t qdb_crc32c(uint32_t crc, const void *data, size_t len);
+
 /* Writes QDB_FRAME_HEADER_SIZE bytes for the given payload. */
 extern void qdb_frame_encode_header(uint8_t *buf, uint8_t type, const void *payload, uint32_t length);
+
 /* False: bad magic, version, type, reserved bits or length; *why is a literal. */
 extern bool qdb_frame_decode_header(const uint8_t *buf, QdbFrameHeader *header, const char **why);
 extern bool qdb_frame_check(const uint8_t *header_bytes, const void *payload, uint32_t length);
@@ -95,8 +99,10 @@ extern uint16_t qdb_get_u16(QdbReader *r);
 extern uint32_t qdb_get_u32(QdbReader *r);
 extern uint64_t qdb_get_u64(QdbReader *r);
 extern const uint8_t *qdb_get_bytes(QdbReader *r, size_t len);	/* NULL on failure */
+
 /* Copies with a terminating zero; fails if it has an inner zero or no room. */
 extern void qdb_get_string(QdbReader *r, char *out, size_t out_size);
+
 /* All read, nothing failed. */
 extern bool qdb_reader_done(const QdbReader *r);
 

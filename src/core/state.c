@@ -258,7 +258,7 @@ apply_report(QdbState *state, const QdbCommand *command)
 	const QdbReport *report = &command->report;
 	const QdbMember *member;
 	QdbReport  *stored;
-	char		text[QDB_REASON_SIZE];
+	char text[	QDB_REASON_SIZE];
 
 	if (!state->epoch_open || command->epoch != state->epoch)
 		return QDB_STALE;
@@ -370,7 +370,7 @@ apply_holder_step(QdbState *state, const QdbCommand *command)
 	qdb_add_journal(state, command, release ? "release" : "gate_open",
 					name_of(state, current->holder),
 					release ? "the primary gave its seat up" :
-					"its epoch record is on a quorum");	/* I8 */
+					"its epoch record is on a quorum"); /* I8 */
 	return QDB_OK;
 }
 

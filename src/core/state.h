@@ -104,11 +104,11 @@ typedef struct QdbJournalEntry
 
 typedef struct QdbClusterSettings
 {
-	uint32_t	lease_ms;			/* lease_duration */
-	uint32_t	failover_ms;		/* failover_timeout */
-	uint32_t	open_ms;			/* open_timeout */
+	uint32_t	lease_ms;		/* lease_duration */
+	uint32_t	failover_ms;	/* failover_timeout */
+	uint32_t	open_ms;		/* open_timeout */
 	uint32_t	min_failover_ms;	/* min_failover_interval */
-	bool		auto_failover;		/* false while paused */
+	bool		auto_failover;	/* false while paused */
 } QdbClusterSettings;
 
 typedef struct QdbState
@@ -155,7 +155,8 @@ typedef enum QdbCommandType
 {
 	QDB_CMD_INIT = 1,			/* member, grant, text = cluster name, value =
 								 * cluster id, system_identifier */
-	QDB_CMD_NOTE,				/* journal entry: event in value, node and text */
+	QDB_CMD_NOTE,				/* journal entry: event in value, node and
+								 * text */
 	QDB_CMD_OPEN_EPOCH,			/* epoch = state's + 1 */
 	QDB_CMD_REPORT,				/* epoch, report */
 	QDB_CMD_SEAT,				/* grant (of the open epoch) */
@@ -183,7 +184,7 @@ typedef struct QdbCommand
 	QdbToken	token;
 	char		node[QDB_NAME_SIZE];
 	char		value[QDB_VALUE_SIZE];
-	char		text[QDB_REASON_SIZE];	/* reason for the journal */
+	char text[	QDB_REASON_SIZE];	/* reason for the journal */
 	uint64_t	system_identifier;	/* INIT only */
 } QdbCommand;
 
@@ -216,6 +217,7 @@ extern const char *qdb_result_text(QdbResult result);
  * used, always a multiple of 8 (libraft wants that).  False: no room.
  */
 extern bool qdb_command_encode(const QdbCommand *command, uint8_t *buf, size_t *len);
+
 /* False for anything that qdb_command_encode would not have written. */
 extern bool qdb_command_decode(const uint8_t *buf, size_t len, QdbCommand *command);
 extern bool qdb_state_encode(const QdbState *state, uint8_t *buf, size_t *len);
@@ -226,6 +228,7 @@ extern const QdbMember *qdb_member_by_id(const QdbState *state, uint64_t id);
 extern const QdbMember *qdb_member_by_name(const QdbState *state, const char *name);
 extern const QdbGrant *qdb_grant_of_epoch(const QdbState *state, uint64_t epoch);
 extern const QdbGrant *qdb_grant_of_timeline(const QdbState *state, uint32_t timeline);
+
 /* The grant of state->epoch; NULL while that epoch is open. */
 extern const QdbGrant *qdb_current_grant(const QdbState *state);
 extern const QdbReport *qdb_report_of(const QdbState *state, uint64_t member);

@@ -15,6 +15,7 @@
  * are equal are equal in every byte of their strings.
  */
 extern void qdb_copy_text(char *target, size_t target_size, const char *source, size_t source_size);
+
 /* Has the array a terminating zero, and something before it? */
 extern bool qdb_is_filled_text(const char *text, size_t size);
 

@@ -115,7 +115,7 @@ qdb_apply_setting(QdbState *state, const QdbCommand *command)
 {
 	QdbClusterSettings settings = state->settings;
 	const QdbClusterSettings *old = &state->settings;
-	char		text[QDB_REASON_SIZE];
+	char text[	QDB_REASON_SIZE];
 
 	if (!qdb_is_filled_text(command->node, QDB_NAME_SIZE) ||
 		!qdb_is_filled_text(command->value, QDB_VALUE_SIZE) ||

@@ -121,7 +121,7 @@ qdb_demote(const char *reason)
  * no part of it.
  */
 static bool
-find_limit(const QdbState *state, const QdbGrant *grant, TimeLineID timeline, XLogRecPtr * limit)
+find_limit(const QdbState *state, const QdbGrant *grant, TimeLineID timeline, XLogRecPtr *limit)
 {
 	*limit = PG_UINT64_MAX;
 	while (grant != NULL)

@@ -81,7 +81,7 @@ open_segment(ScanSource *source, XLogSegNo segno)
 }
 
 static int
-read_page(XLogReaderState * reader, XLogRecPtr page, int wanted, XLogRecPtr target, char *buffer)
+read_page(XLogReaderState *reader, XLogRecPtr page, int wanted, XLogRecPtr target, char *buffer)
 {
 	ScanSource *source = reader->private_data;
 
@@ -94,7 +94,7 @@ read_page(XLogReaderState * reader, XLogRecPtr page, int wanted, XLogRecPtr targ
 }
 
 static void
-close_segment(XLogReaderState * reader)
+close_segment(XLogReaderState *reader)
 {
 	reader->seg.ws_file = -1;
 }
@@ -120,7 +120,7 @@ begin_scan(ScanSource *source, const QdbState *state, TimeLineID timeline)
 }
 
 static void
-end_scan(XLogReaderState * reader)
+end_scan(XLogReaderState *reader)
 {
 	ScanSource *source = reader->private_data;
 
@@ -150,7 +150,7 @@ is_predecessor(const QdbState *state, TimeLineID timeline, XLogRecPtr prev, XLog
 
 /* Is it the record that makes the bytes from here on count for the grant? */
 static bool
-is_epoch_record(XLogReaderState * reader, const QdbGrant *grant)
+is_epoch_record(XLogReaderState *reader, const QdbGrant *grant)
 {
 	xl_qdb_epoch record;
 

@@ -10,6 +10,7 @@
  * placeholders of an unfinished promotion.
  */
 extern void qdb_boot_prepare(void);
+
 /* The same for a crash cycle, from shmem_startup. */
 extern void qdb_boot_as_standby(void);
 

@@ -36,8 +36,10 @@ typedef struct QdbHistory
 } QdbHistory;
 
 extern bool qdb_fsync_path(const char *path, bool is_directory);
+
 /* Create or replace atomically, durable on return. */
 extern bool qdb_place_file(const char *path, const char *content);
+
 /* Unlink; the caller fsyncs the directory.  A missing file is fine. */
 extern bool qdb_remove_file(const char *path);
 extern bool qdb_file_exists(const char *path);
@@ -45,6 +47,7 @@ extern bool qdb_file_exists(const char *path);
 /* False: unreadable or malformed, logged.  A missing file is true, !exists. */
 extern bool qdb_history_read(TimeLineID timeline, QdbHistory *history);
 extern void qdb_history_free(QdbHistory *history);
+
 /* Timeline that owns the byte before position in the history of tip. */
 extern TimeLineID qdb_history_owner(const QdbHistory *history, TimeLineID tip, XLogRecPtr position);
 

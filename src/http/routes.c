@@ -470,7 +470,8 @@ qdb_route_request(const QdbHttpRequest *request, QdbHttpAnswer *answer)
 		answer_error(answer, 403, NULL,
 					 "control over HTTP needs authentication, which is not available yet; use SQL");
 	else if (strcmp(request->method, "GET") != 0 && strcmp(request->method, "HEAD") != 0 &&
-			 strcmp(request->method, "OPTIONS") != 0)	/* what HAProxy sends by default */
+			 strcmp(request->method, "OPTIONS") != 0)	/* what HAProxy sends by
+														 * default */
 		answer_error(answer, 405, "GET, HEAD, OPTIONS", "this path can only be read");
 	else
 		route->handler(request, answer, qdb_collect_status());

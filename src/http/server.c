@@ -103,7 +103,7 @@ handle_request(void *arg, struct MHD_Connection *connection, const char *url,
 {
 	static int	seen;
 	MemoryContext old_context;
-	QdbHttpRequest request = {.method = method, .path = url};
+	QdbHttpRequest request = {.method = method,.path = url};
 	QdbHttpAnswer answer = {.content_type = "application/json"};
 	const char *accept;
 	enum MHD_Result result;

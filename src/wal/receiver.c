@@ -242,7 +242,10 @@ receiver_readtimelinehistoryfile(WalReceiverConn *conn, TimeLineID tli,
 	send_frame(QDB_FRAME_HISTORY_REQUEST, request, w.used);
 	wait_for_frame(QDB_FRAME_HISTORY, &frame);
 
-	r = (QdbReader) {.buf = frame.payload,.size = frame.length};
+	r = (QdbReader)
+	{
+		.buf = frame.payload,.size = frame.length
+	};
 	qdb_get_string(&r, name, sizeof(name));
 	length = qdb_get_u32(&r);
 	bytes = qdb_get_bytes(&r, length);
@@ -443,7 +446,7 @@ receiver_create_slot(WalReceiverConn *conn, const char *slotname, bool temporary
 {
 	if (!is_ours(conn))
 		return (libpq_functions->walrcv_create_slot) (conn, slotname, temporary, two_phase,
-												   snapshot_action, lsn);
+													  snapshot_action, lsn);
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("cannot create a replication slot over a member's stream"),

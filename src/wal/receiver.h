@@ -29,8 +29,10 @@ typedef struct QdbReceiverLink
  * interrupt.  True: receiver_epoch is set.
  */
 extern bool qdb_link_connect(QdbReceiverLink *link, char **err);
+
 /* Waits for the channel's socket, the latch or the time, whichever is first. */
 extern void qdb_link_wait(QdbChannel *channel, int timeout_ms);
+
 /* Shows why the last attempt failed; empty: it did not. */
 extern void qdb_note_refusal(const char *text);
 

@@ -87,11 +87,17 @@ count_acks(XLogRecPtr *flush, XLogRecPtr *apply, uint64 *membership)
 	const QdbState *state = &qdb_shared->state;
 
 	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
-	flushes[n] = (QdbAck) {qdb_shared->identity.member, qdb_seat.flush};
-	applies[n++] = (QdbAck) {qdb_shared->identity.member, qdb_seat.flush};
+	flushes[n] = (QdbAck)
+	{
+		qdb_shared->identity.member, qdb_seat.flush
+	};
+	applies[n++] = (QdbAck)
+	{
+		qdb_shared->identity.member, qdb_seat.flush
+	};
 	for (int i = 0; i < QDB_MAX_STREAMS; i++)
 	{
-		const QdbStream *stream = &qdb_streams[i];
+		const		QdbStream *stream = &qdb_streams[i];
 		const QdbMember *member;
 
 		if (stream->channel == NULL || stream->member == 0 || stream->flush == 0)
@@ -99,8 +105,14 @@ count_acks(XLogRecPtr *flush, XLogRecPtr *apply, uint64 *membership)
 		member = qdb_member_by_id(state, stream->member);
 		if (member == NULL || member->incarnation != stream->incarnation)
 			continue;
-		flushes[n] = (QdbAck) {stream->member, stream->flush};
-		applies[n++] = (QdbAck) {stream->member, Min(stream->apply, stream->flush)};
+		flushes[n] = (QdbAck)
+		{
+			stream->member, stream->flush
+		};
+		applies[n++] = (QdbAck)
+		{
+			stream->member, Min(stream->apply, stream->flush)
+		};
 	}
 	*flush = qdb_quorum_lsn(state, flushes, n);
 	*apply = qdb_quorum_lsn(state, applies, n);

@@ -34,7 +34,7 @@
 static uint64 last_connection = 0;
 
 void
-qdb_stream_start(QdbStream *stream, QdbChannel *channel)
+qdb_stream_start(QdbStream * stream, QdbChannel *channel)
 {
 	memset(stream, 0, sizeof(*stream));
 	stream->channel = channel;
@@ -45,7 +45,7 @@ qdb_stream_start(QdbStream *stream, QdbChannel *channel)
 }
 
 void
-qdb_stream_close(QdbStream *stream, const char *why)
+qdb_stream_close(QdbStream * stream, const char *why)
 {
 	if (stream->member != 0 && why != NULL)
 		ereport(LOG,
@@ -59,7 +59,7 @@ qdb_stream_close(QdbStream *stream, const char *why)
 }
 
 bool
-qdb_stream_has_member(uint64 member, const QdbStream *except)
+qdb_stream_has_member(uint64 member, const QdbStream * except)
 {
 	for (int i = 0; i < QDB_MAX_STREAMS; i++)
 	{
@@ -71,7 +71,7 @@ qdb_stream_has_member(uint64 member, const QdbStream *except)
 }
 
 void
-qdb_stream_refuse(QdbStream *stream, bool retry, const char *fmt,...)
+qdb_stream_refuse(QdbStream * stream, bool retry, const char *fmt,...)
 {
 	QdbStreamRefusal refusal = {.retry = retry};
 	uint8		buf[QDB_REASON_SIZE + 16];
@@ -97,7 +97,7 @@ qdb_stream_refuse(QdbStream *stream, bool retry, const char *fmt,...)
 
 /* Who it is, against the replicated state; false: refused. */
 static bool
-check_identity(QdbStream *stream, const QdbStreamHello *hello)
+check_identity(QdbStream * stream, const QdbStreamHello *hello)
 {
 	const QdbMember *member;
 	bool		same_cluster;
@@ -134,7 +134,7 @@ check_identity(QdbStream *stream, const QdbStreamHello *hello)
  * on our history.
  */
 static bool
-check_history(QdbStream *stream, TimeLineID timeline, XLogRecPtr lsn)
+check_history(QdbStream * stream, TimeLineID timeline, XLogRecPtr lsn)
 {
 	XLogRecPtr	limit = qdb_seat.flush;
 
@@ -157,7 +157,7 @@ check_history(QdbStream *stream, TimeLineID timeline, XLogRecPtr lsn)
 
 /* A member has one stream: the newer boot, or of the same boot the newer connection. */
 static bool
-replace_older(QdbStream *stream, const QdbStreamHello *hello)
+replace_older(QdbStream * stream, const QdbStreamHello *hello)
 {
 	for (int i = 0; i < QDB_MAX_STREAMS; i++)
 	{
@@ -176,7 +176,7 @@ replace_older(QdbStream *stream, const QdbStreamHello *hello)
 }
 
 static void
-handle_hello(QdbStream *stream, const QdbFrame *frame)
+handle_hello(QdbStream * stream, const QdbFrame *frame)
 {
 	QdbStreamHello hello;
 	QdbStreamWelcome welcome;
@@ -231,7 +231,7 @@ read_history_file(TimeLineID timeline, char *buf, size_t size)
 }
 
 static void
-handle_history_request(QdbStream *stream, const QdbFrame *frame)
+handle_history_request(QdbStream * stream, const QdbFrame *frame)
 {
 	static char content[HISTORY_MAX_BYTES + 1];
 	static uint8 buf[HISTORY_MAX_BYTES + 256];
@@ -262,7 +262,7 @@ handle_history_request(QdbStream *stream, const QdbFrame *frame)
 }
 
 static void
-handle_start(QdbStream *stream, const QdbFrame *frame)
+handle_start(QdbStream * stream, const QdbFrame *frame)
 {
 	uint32		timeline;
 	uint64		lsn;
@@ -301,14 +301,14 @@ get_int64(const uint8 *p)
 }
 
 static void
-measure_apply_lag(QdbStream *stream, int64 now)
+measure_apply_lag(QdbStream * stream, int64 now)
 {
 	bool		passed = false;
 	int64		sent_us = 0;
 
 	while (stream->sample_tail != stream->sample_head)
 	{
-		const QdbLagSample *sample = &stream->samples[stream->sample_tail % QDB_LAG_SAMPLES];
+		const		QdbLagSample *sample = &stream->samples[stream->sample_tail % QDB_LAG_SAMPLES];
 
 		if (sample->lsn > stream->apply)
 			break;
@@ -323,7 +323,7 @@ measure_apply_lag(QdbStream *stream, int64 now)
 }
 
 static void
-handle_reply(QdbStream *stream, const QdbFrame *frame)
+handle_reply(QdbStream * stream, const QdbFrame *frame)
 {
 	QdbStreamReply reply;
 	XLogRecPtr	limit = Max(stream->sent, stream->verified);
@@ -337,7 +337,8 @@ handle_reply(QdbStream *stream, const QdbFrame *frame)
 		return;
 	}
 	if (reply.raw[0] != 'r')
-		return;					/* feedback: replay on members is not held back for it */
+		return;					/* feedback: replay on members is not held
+								 * back for it */
 
 	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
 	membership = qdb_shared->state.membership;
@@ -360,7 +361,7 @@ handle_reply(QdbStream *stream, const QdbFrame *frame)
 }
 
 void
-qdb_stream_read(QdbStream *stream)
+qdb_stream_read(QdbStream * stream)
 {
 	QdbFrame	frame;
 
@@ -385,7 +386,7 @@ qdb_stream_read(QdbStream *stream)
 }
 
 static void
-end_timeline(QdbStream *stream)
+end_timeline(QdbStream * stream)
 {
 	uint8		buf[16];
 	uint32		len = sizeof(buf);
@@ -396,7 +397,7 @@ end_timeline(QdbStream *stream)
 }
 
 static void
-note_sent(QdbStream *stream, const QdbWalBatch *batch)
+note_sent(QdbStream * stream, const QdbWalBatch * batch)
 {
 	stream->bytes_raw += batch->end - stream->sent;
 	stream->sent = batch->end;
@@ -411,7 +412,7 @@ note_sent(QdbStream *stream, const QdbWalBatch *batch)
 }
 
 bool
-qdb_stream_send(QdbStream *stream)
+qdb_stream_send(QdbStream * stream)
 {
 	XLogRecPtr	upto = stream->historic ? stream->valid_upto : qdb_seat.flush;	/* I4 */
 	char		why[QDB_REASON_SIZE] = "";
@@ -435,7 +436,10 @@ qdb_stream_send(QdbStream *stream)
 		}
 		if (!qdb_channel_send(stream->channel, QDB_FRAME_WAL, batch.payload, batch.length))
 		{
-			/* A full queue cannot be; a failed channel is closed by the reader. */
+			/*
+			 * A full queue cannot be; a failed channel is closed by the
+			 * reader.
+			 */
 			return false;
 		}
 		note_sent(stream, &batch);
@@ -444,7 +448,7 @@ qdb_stream_send(QdbStream *stream)
 }
 
 void
-qdb_stream_tick(QdbStream *stream, int64 now)
+qdb_stream_tick(QdbStream * stream, int64 now)
 {
 	uint8		buf[32];
 

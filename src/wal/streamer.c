@@ -70,7 +70,7 @@ start_listening(void)
 
 /* What shared memory and PostgreSQL say about the seat at this moment. */
 static void
-look_at_seat(QdbSeat *seat)
+look_at_seat(QdbSeat * seat)
 {
 	uint64		promised;
 	uint64		promising;
@@ -156,7 +156,7 @@ accept_streams(int listener)
 }
 
 static uint32
-wanted_events(const QdbStream *stream)
+wanted_events(const QdbStream * stream)
 {
 	return WL_SOCKET_READABLE |
 		(qdb_channel_wants_write(stream->channel) ? WL_SOCKET_WRITEABLE : 0);
@@ -253,7 +253,7 @@ publish_streams(void)
 		qdb_shared->streams[i].streaming = false;
 	for (int i = 0; i < QDB_MAX_STREAMS; i++)
 	{
-		const QdbStream *stream = &qdb_streams[i];
+		const		QdbStream *stream = &qdb_streams[i];
 		QdbStreamStatus *status;
 
 		if (stream->channel == NULL || stream->member == 0)
@@ -330,7 +330,10 @@ qdb_streamer_main(Datum arg)
 		n = WaitEventSetWait(wait_set, more ? 0 : timeout, events, lengthof(events),
 							 PG_WAIT_EXTENSION);
 
-		/* Before the flush position is read, or a flush in between is slept over. */
+		/*
+		 * Before the flush position is read, or a flush in between is slept
+		 * over.
+		 */
 		ResetLatch(MyLatch);
 		/* The seat first: acks that have come are for it or for nothing. */
 		refresh_seat();

@@ -18,7 +18,8 @@
 #include "nodes/pg_list.h"
 #include "wal/messages.h"
 
-#define QDB_MAX_STREAMS			(QDB_MAX_MEMBERS + 8)	/* some greetings in flight */
+#define QDB_MAX_STREAMS			(QDB_MAX_MEMBERS + 8)	/* some greetings in
+														 * flight */
 #define QDB_LAG_SAMPLES			64
 
 /* The seat in this turn of the loop. */
@@ -29,13 +30,13 @@ typedef struct QdbSeat
 	XLogRecPtr	record_end;		/* of the epoch record */
 	XLogRecPtr	flush;			/* I4: nothing past it is sent */
 	List	   *history;		/* of timeline; kept until the seat changes */
-} QdbSeat;
+}			QdbSeat;
 
 typedef struct QdbLagSample
 {
 	XLogRecPtr	lsn;
 	int64		time_us;
-} QdbLagSample;
+}			QdbLagSample;
 
 typedef struct QdbStream
 {
@@ -50,7 +51,8 @@ typedef struct QdbStream
 	uint64		incarnation;
 	uint64		boot;
 	uint64		connection;
-	XLogRecPtr	verified;		/* replay position that was matched with our history */
+	XLogRecPtr	verified;		/* replay position that was matched with our
+								 * history */
 
 	/* While streaming. */
 	bool		streaming;
@@ -72,7 +74,7 @@ typedef struct QdbStream
 	QdbLagSample samples[QDB_LAG_SAMPLES];
 	uint32		sample_head;
 	uint32		sample_tail;
-} QdbStream;
+}			QdbStream;
 
 /* ---- streamer.c ---- */
 extern QdbSeat qdb_seat;
@@ -80,17 +82,21 @@ extern QdbStream qdb_streams[QDB_MAX_STREAMS];
 extern bool qdb_wait_set_stale; /* a stream came or went */
 
 /* ---- stream.c ---- */
-extern void qdb_stream_start(QdbStream *stream, QdbChannel *channel);
+extern void qdb_stream_start(QdbStream * stream, QdbChannel *channel);
+
 /* Closes and forgets, acks too. */
-extern void qdb_stream_close(QdbStream *stream, const char *why);
-extern void qdb_stream_refuse(QdbStream *stream, bool retry, const char *fmt,...) pg_attribute_printf(3, 4);
+extern void qdb_stream_close(QdbStream * stream, const char *why);
+extern void qdb_stream_refuse(QdbStream * stream, bool retry, const char *fmt,...) pg_attribute_printf(3, 4);
+
 /* Handles the frames that have arrived; may close the stream. */
-extern void qdb_stream_read(QdbStream *stream);
+extern void qdb_stream_read(QdbStream * stream);
+
 /* Sends what fits; true: there is more to send and room for it. */
-extern bool qdb_stream_send(QdbStream *stream);
+extern bool qdb_stream_send(QdbStream * stream);
+
 /* Keepalives and deadlines. */
-extern void qdb_stream_tick(QdbStream *stream, int64 now);
-extern bool qdb_stream_has_member(uint64 member, const QdbStream *except);
+extern void qdb_stream_tick(QdbStream * stream, int64 now);
+extern bool qdb_stream_has_member(uint64 member, const QdbStream * except);
 
 /* ---- walbatch.c ---- */
 typedef struct QdbWalBatch
@@ -98,21 +104,22 @@ typedef struct QdbWalBatch
 	const uint8 *payload;		/* of a WAL frame */
 	uint32		length;
 	XLogRecPtr	end;			/* of the WAL in it */
-} QdbWalBatch;
+}			QdbWalBatch;
 
 /*
  * The WAL of a timeline in our history from start to at most upto, as a WAL
  * frame.  Valid until the next call.  False with *why (QDB_REASON_SIZE bytes).
  */
 extern bool qdb_read_wal_batch(TimeLineID timeline, XLogRecPtr start, XLogRecPtr upto,
-							   QdbWalBatch *batch, char *why);
+							   QdbWalBatch * batch, char *why);
 extern uint32 qdb_put_keepalive(uint8 *buf, size_t size, XLogRecPtr end, bool reply);
 extern size_t qdb_batch_bytes(void);
 
 /* ---- walsnd.c ---- */
 extern int	qdb_walsnd_claim(void); /* -1: none is free */
 extern void qdb_walsnd_free(int slot);
-extern void qdb_walsnd_update(const QdbStream *stream);
+extern void qdb_walsnd_update(const QdbStream * stream);
+
 /* Keeps one entry while no stream has any, so that XLogFlush wakes us. */
 extern void qdb_walsnd_keep_own(bool wanted);
 

@@ -27,10 +27,12 @@
 
 #include "wal/streamer.h"
 
-#define MESSAGE_WAL_BYTES		(XLOG_BLCKSZ * 16)	/* walsender's MAX_SEND_SIZE */
+#define MESSAGE_WAL_BYTES		(XLOG_BLCKSZ * 16)	/* walsender's
+													 * MAX_SEND_SIZE */
 #define WAL_HEADER_BYTES		25	/* 'w', start, end, time */
 #define LENGTH_BYTES			4
-#define BATCH_MAX_BYTES			(1024 * 1024)	/* fits a WAL frame with its headers */
+#define BATCH_MAX_BYTES			(1024 * 1024)	/* fits a WAL frame with its
+												 * headers */
 
 static uint8 *batch_buffer = NULL;
 static size_t batch_buffer_size = 0;
@@ -202,7 +204,7 @@ reserve_buffer(size_t wal_bytes)
 
 bool
 qdb_read_wal_batch(TimeLineID timeline, XLogRecPtr start, XLogRecPtr upto,
-				   QdbWalBatch *batch, char *why)
+				   QdbWalBatch * batch, char *why)
 {
 	XLogRecPtr	end = cut_piece(start, upto, qdb_batch_bytes());
 	XLogRecPtr	pos = start;

@@ -32,7 +32,11 @@ qdb_walsnd_free(int slot)
 		return;
 	walsnd = &WalSndCtl->walsnds[slot];
 	SpinLockAcquire(&walsnd->mutex);
-	/* The latch goes under the lock, so that WalSndWakeup never sees a dead one. */
+
+	/*
+	 * The latch goes under the lock, so that WalSndWakeup never sees a dead
+	 * one.
+	 */
 	walsnd->latch = NULL;
 	walsnd->pid = 0;
 	SpinLockRelease(&walsnd->mutex);
@@ -88,7 +92,7 @@ qdb_walsnd_claim(void)
 }
 
 void
-qdb_walsnd_update(const QdbStream *stream)
+qdb_walsnd_update(const QdbStream * stream)
 {
 	WalSnd	   *walsnd;
 	TimestampTz now;
