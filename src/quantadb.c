@@ -14,6 +14,7 @@
 #include "api/api.h"
 #include "base/base.h"
 #include "failover/failover.h"
+#include "failover/stage.h"
 #include "wal/wal.h"
 
 PG_MODULE_MAGIC;
@@ -53,6 +54,8 @@ shmem_startup(void)
 	if (prev_shmem_startup_hook)
 		prev_shmem_startup_hook();
 	qdb_shmem_startup();
+	if (!IsUnderPostmaster)
+		qdb_apply_register();
 	if (!IsUnderPostmaster && qdb_shared->member)
 	{
 		/*

@@ -42,6 +42,8 @@ extern int	qdb_replication_buffer_kb;
 extern int	qdb_priority;
 extern int	qdb_read_consistency;	/* QdbReadConsistency, per session */
 extern char *qdb_min_lsn;
+extern int	qdb_debug_apply_stop;	/* point at which the application of
+									 * staged work dies; -1: none */
 
 typedef enum QdbReadConsistency
 {

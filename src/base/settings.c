@@ -30,6 +30,7 @@ int			qdb_replication_buffer_kb = 1024;
 int			qdb_priority = 100;
 int			qdb_read_consistency = QDB_READ_EVENTUAL;
 char	   *qdb_min_lsn = NULL;
+int			qdb_debug_apply_stop = -1;
 
 static const struct config_enum_entry consistency_options[] = {
 	{"eventual", QDB_READ_EVENTUAL, false},
@@ -176,6 +177,10 @@ qdb_define_settings(void)
 	DefineCustomStringVariable("quantadb.min_lsn", "Position that session reads wait for.",
 							   NULL, &qdb_min_lsn, "", PGC_USERSET, 0,
 							   check_min_lsn, NULL, NULL);
+	DefineCustomIntVariable("quantadb.debug_apply_stop", "Kills the postmaster at this point of staged work.",
+							"Three points a step: before, in the middle, after. For tests.",
+							&qdb_debug_apply_stop, -1, -1, INT_MAX, PGC_SIGHUP,
+							GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("quantadb");
 	set_defaults();
 }

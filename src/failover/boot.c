@@ -3,6 +3,8 @@
  * boot.c
  *		A member always boots as a standby.
  *
+ * Staged work comes first: until it is done the data directory is nobody's.
+ *
  * PostgreSQL unlinks standby.signal in the middle of a promotion, before it has
  * written the new timeline; a server killed in between would boot read-write
  * on the old one.  So the file is made before every recovery: by the postmaster
@@ -23,6 +25,7 @@
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "failover/failover.h"
+#include "failover/stage.h"
 #include "failover/wal_files.h"
 #include "miscadmin.h"
 
@@ -58,6 +61,10 @@ qdb_boot_prepare(void)
 
 	if (!IsPostmasterEnvironment || IsUnderPostmaster)
 		return;
+
+	/* The control file was read before the libraries were loaded. */
+	if (qdb_apply_pending())
+		LocalProcessControlFile(true);
 	if (!qdb_identity_load(&identity))
 		return;
 	if (qdb_file_exists(RECOVERY_SIGNAL_FILE))

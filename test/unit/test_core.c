@@ -13,6 +13,7 @@
 
 #include "core/failover.h"
 #include "core/frame.h"
+#include "core/plan.h"
 #include "core/quorum.h"
 #include "core/state.h"
 
@@ -855,6 +856,85 @@ table_of_members(void)
 	CHECK(decide() == QDB_ACT_PROMOTE_LEARNER && qdb_failover_decide(&s, &v).member == 3);
 }
 
+static void
+plan_touches_only_what_it_may(void)
+{
+	static const char *const bad[] = {
+		"", ".", "..", "/etc/passwd", "base/../postgresql.conf", "base//1", "base/", "./base",
+		"quantadb", "quantadb/promise", "quantadb/stage", "quantadb/stage/journal",
+		"quantadb/stage/progress", "quantadb/stage/../promise", "postgresql.conf",
+		"postgresql.auto.conf", "pg_hba.conf", "postmaster.pid"
+	};
+	static const char *const good[] = {
+		"base/1/1259", "global/pg_control", "pg_wal", "pg_tblspc/16384/PG_15_202209061/1/2",
+		"quantadb/stage/new/base", "quantadb2", "base/.hidden"
+	};
+	QdbStep		step = {.kind = QDB_STEP_REMOVE};
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		CHECK(!qdb_plan_path_ok(bad[i]));
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+		CHECK(qdb_plan_path_ok(good[i]));
+
+	strcpy(step.path, "global/pg_control");
+	CHECK(qdb_step_problem(&step) != NULL);
+	step.kind = QDB_STEP_PUT;
+	CHECK(qdb_step_problem(&step) != NULL);
+	strcpy(step.other, "base/1/1259");
+	CHECK(qdb_step_problem(&step) != NULL);
+	strcpy(step.other, "quantadb/stage/control");
+	CHECK(qdb_step_problem(&step) == NULL);
+	step.kind = QDB_STEP_SYMLINK;
+	CHECK(qdb_step_problem(&step) != NULL);
+	strcpy(step.path, "pg_tblspc/16384");
+	strcpy(step.other, "/mnt/fast");
+	CHECK(qdb_step_problem(&step) == NULL);
+	step.kind = QDB_STEP_RENAME;
+	strcpy(step.path, "quantadb/stage/old/global");
+	strcpy(step.other, "global");
+	CHECK(qdb_step_problem(&step) != NULL);
+	strcpy(step.other, "base");
+	CHECK(qdb_step_problem(&step) == NULL);
+}
+
+static void
+plan_is_read_as_written_or_refused(void)
+{
+	QdbStep		step = {.kind = QDB_STEP_BLOCKS,.number = 77};
+	QdbStep		read;
+	uint8_t		buf[QDB_PLAN_STEP_MAX];
+	uint8_t		head[QDB_PLAN_HEADER_SIZE];
+	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
+	QdbReader	r;
+	QdbPlanHeader header = {.nsteps = 3,.length = 99,.inode = 12345,.crc = 0xABCD};
+	QdbPlanHeader same = {0};
+
+	strcpy(step.path, "base/5/1234");
+	strcpy(step.other, "quantadb/stage/blocks/7");
+	qdb_step_encode(&step, &w);
+	CHECK(!w.failed);
+	for (size_t length = 0; length <= w.used; length++)
+	{
+		r = (QdbReader)
+		{
+			.buf = buf,.size = length
+		};
+		memset(&read, 0, sizeof(read));
+		qdb_step_decode(&r, &read);
+		CHECK(r.failed == (length < w.used));
+	}
+	CHECK(memcmp(&read, &step, sizeof(step)) == 0);
+
+	qdb_plan_header_encode(&header, head);
+	CHECK(qdb_plan_header_decode(head, &same) && memcmp(&same, &header, sizeof(header)) == 0);
+	for (size_t i = 0; i < sizeof(head); i++)
+	{
+		head[i] ^= 1;
+		CHECK(!qdb_plan_header_decode(head, &same));
+		head[i] ^= 1;
+	}
+}
+
 #define TEST(f)	{#f, f}
 
 static const struct
@@ -885,6 +965,8 @@ static const struct
 	TEST(table_while_paused),
 	TEST(table_while_epoch_open),
 	TEST(table_of_members),
+	TEST(plan_touches_only_what_it_may),
+	TEST(plan_is_read_as_written_or_refused),
 };
 
 int
