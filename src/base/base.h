@@ -26,6 +26,7 @@
 #include "core/frame.h"
 #include "core/quorum.h"
 #include "core/state.h"
+#include "core/steps.h"
 
 #define QDB_RMGR_ID				128
 #define QDB_DIR					"quantadb"	/* below $PGDATA */
@@ -245,6 +246,12 @@ typedef struct QdbShared
 	uint64		open_epoch;
 	bool		fenced;			/* writes and strict reads refused (lease
 								 * gone, handing over) */
+
+	/*
+	 * A RELEASE of this epoch may be under way: the holder asks for no lease,
+	 * also after a restart of its coordinator (I9).
+	 */
+	uint64		releasing_epoch;
 	XLogRecPtr	epoch_record_end;
 	TimeLineID	seat_timeline;
 	pg_atomic_uint64 lease_until;	/* monotonic us; coordinator */

@@ -64,24 +64,20 @@ qdb_is_raft_leader(void)
 	return qdb_co.raft != NULL && qdb_raft_leader(qdb_co.raft) == qdb_co.self.member;
 }
 
+QdbBoot
+qdb_self_boot(void)
+{
+	QdbBoot		boot = {qdb_co.self.member, qdb_co.self.incarnation, qdb_co.self.boot};
+
+	return boot;
+}
+
 bool
 qdb_grant_is_ours(const QdbGrant *grant)
 {
-	return grant->holder == qdb_co.self.member && grant->boot == qdb_co.self.boot &&
-		grant->incarnation == qdb_co.self.incarnation;
-}
+	QdbBoot		self = qdb_self_boot();
 
-/* I13: while a change is open, under either number. */
-bool
-qdb_counts_as_voter(const QdbState *state, uint64 member)
-{
-	for (uint32 i = 0; i < state->nmembers; i++)
-	{
-		if (state->members[i].id == member)
-			return state->members[i].role == QDB_ROLE_VOTER ||
-				(state->change_open && state->previous_roles[i] == QDB_ROLE_VOTER);
-	}
-	return false;
+	return qdb_grant_is_of(grant, &self);
 }
 
 static void

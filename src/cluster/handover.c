@@ -214,6 +214,14 @@ qdb_begin_handover(uint64 member_id)
 	return QDB_OK;
 }
 
+static void
+note_releasing(uint64 epoch)
+{
+	SpinLockAcquire(&qdb_shared->mutex);
+	qdb_shared->releasing_epoch = epoch;
+	SpinLockRelease(&qdb_shared->mutex);
+}
+
 /* Refused, and no other one can commit any more: the seat goes on. */
 static void
 release_done(uint64 a, uint64 b, bool known, QdbResult result)
@@ -223,6 +231,7 @@ release_done(uint64 a, uint64 b, bool known, QdbResult result)
 	if (!known || result == QDB_OK || result == QDB_UNCHANGED || nunanswered > 0 || target == 0)
 		return;
 	ereport(LOG, (errmsg("[failover] the switchover was refused: %s", qdb_result_text(result))));
+	note_releasing(0);
 	qdb_co.handing_over = false;
 	target = 0;
 }
@@ -232,6 +241,7 @@ propose_release(const QdbGrant *grant, const char *reason)
 {
 	QdbCommand	command;
 
+	note_releasing(grant->epoch);
 	memset(&command, 0, sizeof(command));
 	command.type = QDB_CMD_RELEASE;
 	command.epoch = grant->epoch;
@@ -255,9 +265,16 @@ qdb_handover_turn(void)
 	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
 
 	turn_waiters();
-	if (target == 0 || !noted)
-		return;
 	if (grant == NULL || !qdb_grant_is_ours(grant) || qdb_co.state->seat_released)
+		return;
+	if (!release_sent && qdb_shared->releasing_epoch == grant->epoch)
+	{
+		/* An earlier process of this boot sent it: nothing takes it back. */
+		qdb_fence_seat();
+		target = grant->holder;
+		noted = release_sent = true;
+	}
+	if (target == 0 || !noted)
 		return;
 	if (!release_sent && qdb_co.now_us > give_up_us)
 	{

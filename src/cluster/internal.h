@@ -59,8 +59,8 @@ extern void qdb_publish_state(void);
 extern const QdbMember *qdb_self_member(void);
 extern bool qdb_is_raft_leader(void);
 
-/* May this member's acks and reports count, under either number of an open change? */
-extern bool qdb_counts_as_voter(const QdbState *state, uint64 member);
+/* This life of this node. */
+extern QdbBoot qdb_self_boot(void);
 
 /* The seat is this boot's, by the replicated state. */
 extern bool qdb_grant_is_ours(const QdbGrant *grant);
@@ -110,8 +110,8 @@ extern bool qdb_lease_blocks_report(void);
 /* ---- role.c, seat.c ---- */
 extern void qdb_role_turn(void);
 
-/* The holder's steps; grant is ours. */
-extern void qdb_seat_turn(const QdbGrant *grant, bool in_recovery);
+/* The holder's steps, QDB_STEP_PROMOTE and what follows it; grant is ours. */
+extern void qdb_seat_turn(QdbNodeStep step, const QdbGrant *grant);
 
 /* Refuses writes from now on; sticky. */
 extern void qdb_fence_seat(void);

@@ -15,22 +15,7 @@
 
 #include "cluster/internal.h"
 
-static int64 granted_until_us = 0;
-static uint64 granted_to = 0;	/* member */
-static uint64 granted_boot = 0;
-
-/*
- * Voters grant, and learners: their grants count for nothing until they vote,
- * but then the primary's lease must not wait for a round trip.
- */
-static bool
-may_grant(void)
-{
-	const QdbMember *self = qdb_member_by_id(qdb_co.state, qdb_co.self.member);
-
-	return (self != NULL && self->role == QDB_ROLE_LEARNER) ||
-		qdb_counts_as_voter(qdb_co.state, qdb_co.self.member);
-}
+static QdbLeaseBook book;
 
 uint64
 qdb_lease_request(void)
@@ -38,7 +23,7 @@ qdb_lease_request(void)
 	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
 
 	if (grant == NULL || !qdb_grant_is_ours(grant) || qdb_co.handing_over ||
-		qdb_co.state->seat_released ||
+		qdb_co.state->seat_released || qdb_shared->releasing_epoch == grant->epoch ||
 		qdb_shared->seat_epoch != grant->epoch)
 		return 0;
 	return grant->epoch;
@@ -47,18 +32,12 @@ qdb_lease_request(void)
 bool
 qdb_lease_grant(QdbPeer *peer, uint64 epoch)
 {
-	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
-	int64		until;
+	QdbBoot		asker = {peer->member, peer->incarnation, peer->boot};
 
-	if (grant == NULL || grant->epoch != epoch || grant->holder != peer->member ||
-		grant->boot != peer->boot || grant->incarnation != peer->incarnation ||
-		qdb_shared->promised != epoch || qdb_shared->promising != epoch ||
-		!may_grant())
+	if (!qdb_lease_may_grant(qdb_co.state, qdb_co.self.member, &asker, epoch,
+							 qdb_shared->promised, qdb_shared->promising))
 		return false;
-	until = qdb_now_us() + grant->lease_ms * INT64CONST(1000);
-	granted_until_us = Max(granted_until_us, until);
-	granted_to = peer->member;
-	granted_boot = peer->boot;
+	qdb_lease_note(&book, qdb_current_grant(qdb_co.state), qdb_now_us());
 	return true;
 }
 
@@ -75,7 +54,7 @@ qdb_lease_take(QdbPeer *peer, uint64 epoch, int64 sent_us)
 	if (grant == NULL || grant->epoch != epoch || !qdb_grant_is_ours(grant) ||
 		sent_us <= qdb_co.started_us || sent_us > qdb_now_us())
 		return;
-	until = sent_us + grant->lease_ms * INT64CONST(1000);
+	until = sent_us + qdb_lease_counted_us(grant);
 	if (peer->lease_epoch != epoch || until > peer->lease_until_us)
 		peer->lease_until_us = until;
 	peer->lease_epoch = epoch;
@@ -88,7 +67,7 @@ count_lease(const QdbGrant *grant)
 	size_t		n = 0;
 
 	grants[n].member = qdb_co.self.member;
-	grants[n++].until_us = qdb_now_us() + grant->lease_ms * INT64CONST(1000);
+	grants[n++].until_us = qdb_now_us() + qdb_lease_counted_us(grant);
 	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
 	{
 		const QdbPeer *peer = qdb_mesh_slot(i);
@@ -124,37 +103,23 @@ qdb_lease_turn(void)
 		ereport(LOG, (errmsg("[failover] the lease is alive again")));
 }
 
-/* The longest lease that could have been granted before this process began. */
-static int64
-longest_lease_us(void)
-{
-	uint32		longest = qdb_co.state->settings.lease_ms;
-
-	for (uint32 i = 0; i < qdb_co.state->ngrants; i++)
-		longest = Max(longest, qdb_co.state->grants[i].lease_ms);
-	return longest * INT64CONST(1000);
-}
-
-/*
- * The holder that a grant went to needs no wait where it cannot answer a strict
- * read any more: it is this node, it gave its seat up, or it said goodbye.
- * A refused port is no such proof: a backend may live longer than its coordinator.
- */
 bool
 qdb_lease_blocks_report(void)
 {
 	const QdbState *state = qdb_co.state;
-	const QdbGrant *last = state->ngrants > 0 ? &state->grants[state->ngrants - 1] : NULL;
 	QdbPeer    *peer;
-	int64		until = Max(granted_until_us, qdb_co.started_us + longest_lease_us());
+	QdbBoot		goodbye = {0};
 
-	if (last == NULL || last->holder == qdb_co.self.member)
-		return false;
-	if (qdb_co.released_epoch == last->epoch)
-		return false;
-	peer = qdb_mesh_peer(last->holder);
-	if (peer != NULL && peer->goodbye_boot == last->boot && peer->incarnation == last->incarnation &&
-		(granted_to == 0 || (granted_to == last->holder && granted_boot == last->boot)))
-		return false;
-	return qdb_now_us() <= until;
+	if (state->ngrants > 0)
+	{
+		peer = qdb_mesh_peer(state->grants[state->ngrants - 1].holder);
+		if (peer != NULL && peer->goodbye_boot != 0)
+			goodbye = (QdbBoot)
+		{
+			peer->member, peer->incarnation, peer->goodbye_boot
+		};
+	}
+	book.started_us = qdb_co.started_us;
+	return qdb_lease_blocks(state, qdb_co.self.member, &book, qdb_co.released_epoch,
+							&goodbye, qdb_now_us());
 }

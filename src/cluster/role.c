@@ -3,16 +3,12 @@
  * role.c
  *		This node's own steps, by what the replicated state says.
  *
- *	state				this node				step
- *	epoch open			not in recovery			fence, demote
- *	epoch open			in recovery, voter		park, wait for leases, promise, scan, report
- *	epoch open			in recovery, other		park, promise
- *	seated, ours		this boot				seat.c
- *	seated, another's	not in recovery			fence, demote
- *	seated, another's	in recovery				promise, match histories, follow
+ * Which step it is decides qdb_node_step (core/steps.c); here it is carried out:
  *
- * Every step may be repeated.  A node whose log is behind its own promise does
- * nothing: what it sees is the past.
+ *	stop		fence, demote
+ *	answer		a voter: park, wait for leases, promise, scan, report; others: park, promise
+ *	follow		promise, match histories, stream
+ *	the rest	seat.c
  *
  *-------------------------------------------------------------------------
  */
@@ -310,29 +306,37 @@ static void
 take_step(const QdbState *state, bool in_recovery)
 {
 	const QdbGrant *grant = qdb_current_grant(state);
+	QdbNodeView view = {
+		.self = qdb_self_boot(),
+		.in_recovery = in_recovery,
+		.promised = qdb_shared->promised,
+		.seat_epoch = qdb_shared->seat_epoch,
+		.open_epoch = qdb_shared->open_epoch,
+		.record_end = qdb_shared->epoch_record_end,
+		.quorum_epoch = pg_atomic_read_u64(&qdb_shared->quorum_epoch),
+		.quorum_lsn = pg_atomic_read_u64(&qdb_shared->quorum_lsn)
+	};
+	QdbNodeStep step = qdb_node_step(state, &view);
 
-	if (state->epoch == 0 || state->epoch < Max(qdb_shared->promised, qdb_shared->seat_epoch))
-		return;
-	if (qdb_self_member() == NULL)
+	switch (step)
 	{
-		if (qdb_co.self.member < state->next_member_id)
+		case QDB_STEP_NONE:
+			break;
+		case QDB_STEP_LEAVE:
 			leave_cluster(in_recovery);
-		return;
-	}
-	if (state->epoch_open || grant == NULL)
-	{
-		if (!in_recovery)
-			stop_primary("a new epoch was opened");
-		else if (state->epoch_open)
+			break;
+		case QDB_STEP_STOP:
+			stop_primary(grant == NULL ? "a new epoch was opened" : "this node does not hold the seat");
+			break;
+		case QDB_STEP_ANSWER:
 			answer_epoch(state);
+			break;
+		case QDB_STEP_FOLLOW:
+			follow_holder(state, grant);
+			break;
+		default:
+			qdb_seat_turn(step, grant);
 	}
-	else if (qdb_grant_is_ours(grant))
-		qdb_seat_turn(grant, in_recovery);
-	else if (!in_recovery)
-		stop_primary("this node does not hold the seat");
-	else if (grant->holder != qdb_co.self.member)
-		follow_holder(state, grant);
-	/* Ours, of an earlier boot: the leader will open a new epoch (I1). */
 }
 
 void

@@ -118,9 +118,7 @@ propose_gate(const QdbGrant *grant)
 {
 	QdbCommand	command;
 
-	if (pg_atomic_read_u64(&qdb_shared->quorum_epoch) != grant->epoch ||
-		pg_atomic_read_u64(&qdb_shared->quorum_lsn) < qdb_shared->epoch_record_end ||
-		qdb_co.now_us < next_gate_us)
+	if (qdb_co.now_us < next_gate_us)
 		return;
 	next_gate_us = qdb_co.now_us + GATE_US;
 	memset(&command, 0, sizeof(command));
@@ -142,16 +140,23 @@ open_gate(const QdbGrant *grant)
 }
 
 void
-qdb_seat_turn(const QdbGrant *grant, bool in_recovery)
+qdb_seat_turn(QdbNodeStep step, const QdbGrant *grant)
 {
-	if (in_recovery)
-		promote(grant);
-	else if (qdb_shared->promised != grant->epoch)
-		return;
-	else if (qdb_shared->seat_epoch != grant->epoch)
-		take_seat(grant);
-	else if (!grant->opened)
-		propose_gate(grant);
-	else if (qdb_shared->open_epoch != grant->epoch && !qdb_co.state->seat_released)
-		open_gate(grant);
+	switch (step)
+	{
+		case QDB_STEP_PROMOTE:
+			promote(grant);
+			break;
+		case QDB_STEP_TAKE_SEAT:
+			take_seat(grant);
+			break;
+		case QDB_STEP_PROPOSE_GATE:
+			propose_gate(grant);
+			break;
+		case QDB_STEP_OPEN_GATE:
+			open_gate(grant);
+			break;
+		default:
+			break;
+	}
 }

@@ -31,6 +31,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/rules.h"
+
 #define WAIT_FOR_REPORTS_US		100000
 #define TRANSFER_AFTER_US		500000
 
@@ -374,7 +376,7 @@ rule_promote_learner(Scene *scene, QdbAction *action)
 	uint32_t	ready = 0;
 	uint64_t	first = 0;
 
-	if (state->change_open)
+	if (QDB_KEEPS(QDB_RULE_ONE_CHANGE, state->change_open))
 		return false;			/* I13 */
 	for (uint32_t i = 0; i < state->nmembers; i++)
 	{

@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/rules.h"
+
 /* Members and one that was removed. */
 #define MAX_VOTERS	(QDB_MAX_MEMBERS + 1)
 
@@ -60,7 +62,8 @@ bool
 qdb_is_majority(const QdbState *state, const uint64_t *ids, size_t n)
 {
 	return majority_margin(state, false, ids, n) >= 0 &&
-		(!state->change_open || majority_margin(state, true, ids, n) >= 0);
+		!QDB_KEEPS(QDB_RULE_BOTH_NUMBERS,
+				   state->change_open && majority_margin(state, true, ids, n) < 0);
 }
 
 int
@@ -121,7 +124,7 @@ qdb_quorum_lsn(const QdbState *state, const QdbAck *acks, size_t n)
 {
 	uint64_t	lsn = majority_value(state, false, acks, n);	/* I5 */
 
-	if (state->change_open)
+	if (QDB_KEEPS(QDB_RULE_BOTH_NUMBERS, state->change_open))
 	{
 		uint64_t	previous = majority_value(state, true, acks, n);
 
@@ -149,7 +152,7 @@ qdb_lease_until(const QdbState *state, const QdbLeaseGrant *grants, size_t n)
 int
 qdb_report_compare(const QdbReport *a, const QdbReport *b)
 {
-	if (a->last_epoch != b->last_epoch)
+	if (QDB_KEEPS(QDB_RULE_LAST_EPOCH, a->last_epoch != b->last_epoch))
 		return a->last_epoch < b->last_epoch ? -1 : 1;
 	if (a->end_lsn != b->end_lsn)
 		return a->end_lsn < b->end_lsn ? -1 : 1;
@@ -208,7 +211,7 @@ qdb_choose_seat(const QdbState *state, QdbEligible eligible, void *arg,
 
 	for (uint32_t i = 0; i < state->nreports; i++)
 		ids[i] = state->reports[i].member;
-	if (!state->epoch_open || maximum == NULL || !qdb_is_majority(state, ids, state->nreports))
+	if (!state->epoch_open || maximum == NULL || QDB_KEEPS(QDB_RULE_REPORT_MAJORITY, !qdb_is_majority(state, ids, state->nreports)))
 	{
 		snprintf(why, why_size, "%s", state->epoch_open ?
 				 "a majority of the voters has not reported yet" : "no epoch is open");
@@ -218,7 +221,8 @@ qdb_choose_seat(const QdbState *state, QdbEligible eligible, void *arg,
 	{
 		const QdbMember *member = qdb_member_by_id(state, ids[i]);
 
-		if (qdb_report_compare(&state->reports[i], maximum) == 0 && /* I6 */
+		if (!QDB_KEEPS(QDB_RULE_MAXIMUM,
+					   qdb_report_compare(&state->reports[i], maximum) != 0) && /* I6 */
 			is_better(state, member, best) && eligible(member->id, arg))
 			best = member;
 	}

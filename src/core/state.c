@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "core/quorum.h"
+#include "core/rules.h"
 
 void
 qdb_copy_text(char *target, size_t target_size, const char *source, size_t source_size)
@@ -300,10 +301,11 @@ check_seat(const QdbState *state, const QdbGrant *grant)
 
 	for (uint32_t i = 0; i < state->nreports; i++)
 		ids[i] = state->reports[i].member;
-	if (report == NULL || !qdb_is_majority(state, ids, state->nreports))
+	if (report == NULL ||
+		QDB_KEEPS(QDB_RULE_REPORT_MAJORITY, !qdb_is_majority(state, ids, state->nreports)))
 		return QDB_NO_MAJORITY;
 	for (uint32_t i = 0; i < state->nreports; i++)
-		if (qdb_report_compare(&state->reports[i], report) > 0)
+		if (QDB_KEEPS(QDB_RULE_MAXIMUM, qdb_report_compare(&state->reports[i], report) > 0))
 			return QDB_NO_MAJORITY; /* I6 */
 	if (report->last_epoch == 0)
 		return QDB_NO_MAJORITY; /* nothing in its WAL counts */

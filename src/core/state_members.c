@@ -15,6 +15,8 @@
 
 #include <string.h>
 
+#include "core/rules.h"
+
 static QdbToken *
 find_token(QdbState *state, const QdbCommand *command)
 {
@@ -117,7 +119,7 @@ check_voter_change(const QdbState *state, const QdbCommand *command, bool leaves
 
 	if (command->membership != state->membership)
 		return QDB_STALE;
-	if (state->change_open || state->epoch_open)
+	if (QDB_KEEPS(QDB_RULE_ONE_CHANGE, state->change_open || state->epoch_open))
 		return QDB_CHANGE_OPEN; /* I13 */
 	if (leaves && (count_voters(state) <= 1 ||
 				   (grant != NULL && grant->holder == command->member.id)))

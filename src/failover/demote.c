@@ -116,28 +116,6 @@ qdb_demote(const char *reason)
 	_exit(2);
 }
 
-/*
- * Where the history of the current grant leaves a timeline: *limit.  False: it has
- * no part of it.
- */
-static bool
-find_limit(const QdbState *state, const QdbGrant *grant, TimeLineID timeline, XLogRecPtr *limit)
-{
-	*limit = PG_UINT64_MAX;
-	while (grant != NULL)
-	{
-		if (grant->timeline == timeline)
-			return true;
-		if (grant->parent_timeline == 0 || grant->parent_timeline >= grant->timeline)
-			return false;
-		*limit = Min(*limit, grant->fork);
-		if (grant->parent_timeline == timeline)
-			return true;
-		grant = qdb_grant_of_timeline(state, grant->parent_timeline);
-	}
-	return false;
-}
-
 /* What trim_file works with. */
 typedef struct TrimContext
 {
@@ -200,7 +178,7 @@ trim_file(const char *path, TimeLineID timeline, XLogSegNo segno, bool history, 
 
 	if (timeline < trim->state->grants[0].timeline)
 		return true;
-	if (!find_limit(trim->state, trim->grant, timeline, &limit))
+	if (!qdb_history_limit(trim->state, trim->grant, timeline, &limit))
 	{
 		QdbHistory	parsed;
 
@@ -242,7 +220,7 @@ replayed_past(const QdbState *state, const QdbGrant *grant, char *why)
 	XLogRecPtr	replayed = GetXLogReplayRecPtr(&timeline);
 	XLogRecPtr	limit;
 
-	if (!find_limit(state, grant, timeline, &limit))
+	if (!qdb_history_limit(state, grant, timeline, &limit))
 	{
 		snprintf(why, QDB_REASON_SIZE,
 				 "needs a rewind: has replayed timeline %u up to %X/%X, which is not in the history of timeline %u",
@@ -281,7 +259,7 @@ qdb_match_history(const QdbState *state, const QdbEndOfWal *end, char *why)
 	}
 	if (replayed_past(state, grant, why))
 		return -1;
-	tail = !find_limit(state, grant, end->timeline, &limit) || end->end > limit;
+	tail = !qdb_history_limit(state, grant, end->timeline, &limit) || end->end > limit;
 
 	trim.newest_known = qdb_history_read(grant->timeline, &newest) && newest.nlines > 0;
 	qdb_history_free(&newest);

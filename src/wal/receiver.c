@@ -83,7 +83,7 @@ check_epoch(void)
 	held = qdb_shared->receiver_epoch;
 	SpinLockRelease(&qdb_shared->mutex);
 
-	if (promising != member_conn.link.epoch || promised != promising || held != promising)
+	if (!qdb_may_take_wal(member_conn.link.epoch, held, promised, promising))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("terminating replication connection of epoch " UINT64_FORMAT,

@@ -124,34 +124,31 @@ count_acks(XLogRecPtr *flush, XLogRecPtr *apply, uint64 *membership)
 static bool
 publish_quorum(XLogRecPtr counted, uint64 membership)
 {
-	XLogRecPtr	before;
-	bool		news = false;
+	QdbQuorum	before = {
+		pg_atomic_read_u64(&qdb_shared->quorum_epoch),
+		pg_atomic_read_u64(&qdb_shared->quorum_lsn),
+		pg_atomic_read_u64(&qdb_shared->quorum_membership)
+	};
+	QdbQuorum	now = before;
 
-	if (pg_atomic_read_u64(&qdb_shared->quorum_epoch) != qdb_seat.epoch)
+	qdb_quorum_advance(&now, qdb_seat.epoch, counted, membership);
+	if (now.epoch != before.epoch)
 	{
+		before.lsn = 0;
 		pg_atomic_write_u64(&qdb_shared->quorum_epoch, 0);
 		pg_write_barrier();
 		pg_atomic_write_u64(&qdb_shared->quorum_lsn, 0);
 		pg_atomic_write_u64(&qdb_shared->quorum_membership, 0);
 		pg_write_barrier();
-		pg_atomic_write_u64(&qdb_shared->quorum_epoch, qdb_seat.epoch);
+		pg_atomic_write_u64(&qdb_shared->quorum_epoch, now.epoch);
 	}
-	before = pg_atomic_read_u64(&qdb_shared->quorum_lsn);
-	if (counted < before)
-		return false;			/* I5: never back */
-	if (counted > before)
-	{
-		pg_atomic_write_u64(&qdb_shared->quorum_lsn, counted);
-		/* The gate waits for this. */
-		news = before < qdb_seat.record_end && counted >= qdb_seat.record_end;
-	}
-	if (counted != 0 && pg_atomic_read_u64(&qdb_shared->quorum_membership) != membership)
-	{
-		pg_write_barrier();
-		pg_atomic_write_u64(&qdb_shared->quorum_membership, membership);
-		news = true;			/* I13: the change can be closed */
-	}
-	return news;
+	pg_atomic_write_u64(&qdb_shared->quorum_lsn, now.lsn);
+	pg_write_barrier();
+	pg_atomic_write_u64(&qdb_shared->quorum_membership, now.membership);
+
+	/* The gate waits for the record, a change for its closing (I13). */
+	return (before.lsn < qdb_seat.record_end && now.lsn >= qdb_seat.record_end) ||
+		now.membership != before.membership;
 }
 
 /*

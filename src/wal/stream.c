@@ -326,6 +326,8 @@ static void
 handle_reply(QdbStream * stream, const QdbFrame *frame)
 {
 	QdbStreamReply reply;
+	QdbAckName	ack_name;
+	QdbAckName	stream_name;
 	XLogRecPtr	limit = Max(stream->sent, stream->verified);
 	uint64		membership;
 	int64		now = qdb_now_us();
@@ -345,9 +347,15 @@ handle_reply(QdbStream * stream, const QdbFrame *frame)
 	LWLockRelease(qdb_shared->state_lock);
 
 	/* Only what names this epoch, this boot and a membership that we know. */
-	if (reply.epoch != qdb_seat.epoch || reply.incarnation != stream->incarnation ||
-		reply.boot != stream->boot || reply.connection != stream->connection ||
-		reply.membership > membership)
+	stream_name = (QdbAckName)
+	{
+		qdb_seat.epoch, stream->incarnation, stream->boot, stream->connection
+	};
+	ack_name = (QdbAckName)
+	{
+		reply.epoch, reply.incarnation, reply.boot, reply.connection
+	};
+	if (!qdb_ack_counts(&ack_name, reply.membership, &stream_name, membership))
 		return;
 
 	/* I3: nothing counts past what was sent or verified here. */

@@ -3,7 +3,11 @@
 set -eu
 cd "$(dirname "$0")/../.."
 mkdir -p build/unit
-${CC:-cc} -std=c11 -g -O1 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
-	-Wno-missing-field-initializers -fsanitize=address,undefined -fno-sanitize-recover=all \
-	-Isrc -o build/unit/test_core test/unit/test_core.c src/core/*.c
-exec build/unit/test_core
+status=0
+for name in core steps; do
+	${CC:-cc} -std=c11 -g -O1 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
+		-Wno-missing-field-initializers -fsanitize=address,undefined -fno-sanitize-recover=all \
+		-Isrc -o build/unit/test_$name test/unit/test_$name.c src/core/*.c
+	build/unit/test_$name || status=1
+done
+exit $status
