@@ -7,6 +7,17 @@ AS 'MODULE_PATHNAME', 'qdb_sql_check_loaded' LANGUAGE C STRICT;
 SELECT quantadb_check_loaded();
 DROP FUNCTION quantadb_check_loaded();
 
+-- Who may change the cluster: a role of the whole server, so it may be there already
+DO $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'quantadb_admin') THEN
+		CREATE ROLE quantadb_admin NOLOGIN;
+	END IF;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN
+	NULL;
+END
+$$;
+
 -- Functions that change something
 
 CREATE FUNCTION quantadb_init(cluster_name text) RETURNS text
@@ -36,6 +47,12 @@ AS 'MODULE_PATHNAME', 'qdb_sql_resume' LANGUAGE C STRICT;
 CREATE FUNCTION quantadb_set(name text, value text) RETURNS void
 AS 'MODULE_PATHNAME', 'qdb_sql_set' LANGUAGE C STRICT;
 
+CREATE FUNCTION quantadb_api_token(role text DEFAULT 'monitor', ttl interval DEFAULT '90 days') RETURNS text
+AS 'MODULE_PATHNAME', 'qdb_sql_api_token' LANGUAGE C STRICT;
+
+CREATE FUNCTION quantadb_revoke_api_token(id text) RETURNS void
+AS 'MODULE_PATHNAME', 'qdb_sql_revoke_api_token' LANGUAGE C STRICT;
+
 REVOKE ALL ON FUNCTION quantadb_init(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_join_token(text, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_join(text, text, bool) FROM PUBLIC;
@@ -45,6 +62,13 @@ REVOKE ALL ON FUNCTION quantadb_remove(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_pause() FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_resume() FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_set(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_api_token(text, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_revoke_api_token(text) FROM PUBLIC;
+
+GRANT EXECUTE ON FUNCTION quantadb_init(text), quantadb_join_token(text, interval),
+	quantadb_join(text, text, bool), quantadb_promote(text, bool), quantadb_set_role(text, text),
+	quantadb_remove(text), quantadb_pause(), quantadb_resume(), quantadb_set(text, text),
+	quantadb_api_token(text, interval), quantadb_revoke_api_token(text) TO quantadb_admin;
 
 -- Functions for every session
 
@@ -84,17 +108,28 @@ AS 'MODULE_PATHNAME', 'qdb_sql_journal' LANGUAGE C VOLATILE STRICT;
 CREATE FUNCTION quantadb_get_settings(OUT name text, OUT value text, OUT description text) RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'qdb_sql_settings' LANGUAGE C VOLATILE STRICT;
 
+CREATE FUNCTION quantadb_get_api_tokens(
+	OUT id text, OUT role text, OUT creator text, OUT created timestamptz, OUT expires timestamptz) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'qdb_sql_api_tokens' LANGUAGE C VOLATILE STRICT;
+
 CREATE VIEW quantadb_nodes AS SELECT * FROM quantadb_get_nodes();
 CREATE VIEW quantadb_replication AS SELECT * FROM quantadb_get_replication();
 CREATE VIEW quantadb_journal AS SELECT * FROM quantadb_get_journal();
 CREATE VIEW quantadb_settings AS SELECT * FROM quantadb_get_settings();
+CREATE VIEW quantadb_api_tokens AS SELECT * FROM quantadb_get_api_tokens();
 
 REVOKE ALL ON FUNCTION quantadb_get_nodes() FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_get_replication() FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_get_journal() FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_get_settings() FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_get_api_tokens() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quantadb_get_nodes() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION quantadb_get_replication() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION quantadb_get_journal() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION quantadb_get_settings() TO pg_monitor;
-GRANT SELECT ON quantadb_nodes, quantadb_replication, quantadb_journal, quantadb_settings TO pg_monitor;
+GRANT EXECUTE ON FUNCTION quantadb_get_api_tokens() TO pg_monitor;
+GRANT SELECT ON quantadb_nodes, quantadb_replication, quantadb_journal, quantadb_settings,
+	quantadb_api_tokens TO pg_monitor;
+
+-- An administrator sees what a monitor sees.
+GRANT pg_monitor TO quantadb_admin;

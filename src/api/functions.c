@@ -134,8 +134,8 @@ qdb_run_request(QdbRequest *request, int timeout_ms, const char *what)
 }
 
 /* Commits a command in Raft. */
-static void
-propose(QdbCommand *command, const char *what)
+void
+qdb_run_command(QdbCommand *command, const char *what)
 {
 	QdbRequest *request = palloc0(sizeof(QdbRequest));
 	size_t		length = sizeof(request->command);
@@ -175,8 +175,8 @@ role_argument(const char *text)
 	return role;
 }
 
-static int64
-interval_us(const Interval *interval)
+int64
+qdb_interval_us(const Interval *interval)
 {
 	return interval->time +
 		((int64) interval->month * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY;
@@ -194,7 +194,7 @@ Datum
 qdb_sql_join_token(PG_FUNCTION_ARGS)
 {
 	char	   *role = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	int64		ttl = interval_us(PG_GETARG_INTERVAL_P(1)) / USECS_PER_SEC;
+	int64		ttl = qdb_interval_us(PG_GETARG_INTERVAL_P(1)) / USECS_PER_SEC;
 	QdbRequest *request = palloc0(sizeof(QdbRequest));
 
 	qdb_require_member();
@@ -263,7 +263,7 @@ qdb_sql_set_role(PG_FUNCTION_ARGS)
 		role = QDB_ROLE_LEARNER;
 	command.member.role = role;
 	strlcpy(command.text, "asked for with quantadb_set_role", sizeof(command.text));
-	propose(&command, "change the role");
+	qdb_run_command(&command, "change the role");
 	PG_RETURN_VOID();
 }
 
@@ -275,7 +275,7 @@ qdb_sql_remove(PG_FUNCTION_ARGS)
 	qdb_require_member();
 	command.member = member_argument(PG_GETARG_TEXT_PP(0), &command.membership);
 	strlcpy(command.text, "asked for with quantadb_remove", sizeof(command.text));
-	propose(&command, "remove the node");
+	qdb_run_command(&command, "remove the node");
 	PG_RETURN_VOID();
 }
 
@@ -286,7 +286,7 @@ set_cluster(const char *name, const char *value)
 
 	copy_argument(command.node, sizeof(command.node), name, "name");
 	copy_argument(command.value, sizeof(command.value), value, "value");
-	propose(&command, "change the setting");
+	qdb_run_command(&command, "change the setting");
 }
 
 Datum
@@ -332,7 +332,7 @@ Datum
 qdb_sql_wait_for_lsn(PG_FUNCTION_ARGS)
 {
 	XLogRecPtr	lsn = PG_GETARG_LSN(0);
-	int64		timeout = interval_us(PG_GETARG_INTERVAL_P(1));
+	int64		timeout = qdb_interval_us(PG_GETARG_INTERVAL_P(1));
 
 	qdb_require_loaded();
 	PG_RETURN_BOOL(qdb_wait_for_replay(lsn, Max(timeout, 0)));

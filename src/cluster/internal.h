@@ -18,6 +18,7 @@
 #include "base/channel.h"
 #include "cluster/mesh.h"
 #include "cluster/raft_node.h"
+#include "core/token_text.h"
 
 #define QDB_RAFT_DIR		QDB_DIR "/raft"
 
@@ -158,11 +159,8 @@ extern void qdb_receive_join(QdbStranger *stranger, const QdbFrame *frame);
 /* ---- token.c ---- */
 extern void qdb_start_token(int slot, const QdbRequest *request);
 
-/* Splits "ID.SECRET", both hex; false: malformed. */
-extern bool qdb_parse_token(const char *text, uint64 *id, uint8 *secret);
-extern bool qdb_hash_secret(const uint8 *secret, uint8 *hash);
-
-#define QDB_SECRET_SIZE		16
+/* False: no join token. */
+extern bool qdb_parse_token(const char *text, QdbTokenText *token);
 
 /* ---- handover.c ---- */
 extern void qdb_start_promote(int slot, const QdbRequest *request);

@@ -25,6 +25,7 @@
 #include "storage/ipc.h"
 #include "storage/lock.h"
 
+#include "base/api_token.h"
 #include "cluster/internal.h"
 
 #define JOIN_US				(15 * 1000 * 1000)
@@ -36,8 +37,7 @@ static bool sent = false;
 static int	join_slot = -1;
 static int64 deadline_us;
 static int64 cycle_us = 0;		/* joined; the crash cycle begins then */
-static uint64 token_id;
-static uint8 token_secret[QDB_SECRET_SIZE];
+static QdbTokenText token_shown;
 static uint64 incarnation;
 
 static int32
@@ -71,7 +71,7 @@ end_join(int sqlstate, const char *why, const char *hint)
 	channel = NULL;
 	if (sqlstate != 0)
 		qdb_refuse_request(join_slot, sqlstate, why, hint);
-	memset(token_secret, 0, sizeof(token_secret));
+	memset(&token_shown, 0, sizeof(token_shown));
 }
 
 void
@@ -89,7 +89,7 @@ qdb_start_join(int slot, const QdbRequest *request)
 	if (port != NULL)
 		*port++ = '\0';
 	if (token == NULL || port == NULL || atoi(port) <= 0 || atoi(port) > 65535 ||
-		!qdb_parse_token(token, &token_id, token_secret))
+		!qdb_parse_token(token, &token_shown))
 	{
 		qdb_refuse_request(slot, ERRCODE_INVALID_PARAMETER_VALUE, "malformed peer or token",
 						   "The peer is host:port, the token what quantadb_join_token() returned.");
@@ -126,8 +126,8 @@ send_join(void)
 
 	qdb_put_u32(&w, QDB_COMMAND_FORMAT);
 	qdb_put_u32(&w, QDB_STATE_FORMAT);
-	qdb_put_u64(&w, token_id);
-	qdb_put_bytes(&w, token_secret, sizeof(token_secret));
+	qdb_put_u64(&w, token_shown.id);
+	qdb_put_bytes(&w, token_shown.secret, sizeof(token_shown.secret));
 	qdb_put_u64(&w, GetSystemIdentifier());
 	qdb_put_u64(&w, incarnation);
 	qdb_put_string(&w, qdb_node_name);

@@ -376,32 +376,6 @@ apply_holder_step(QdbState *state, const QdbCommand *command)
 	return QDB_OK;
 }
 
-static QdbResult
-apply_token_add(QdbState *state, const QdbCommand *command)
-{
-	const QdbToken *token = &command->token;
-	QdbToken   *slot = NULL;
-
-	if (token->id == 0 || token->role > QDB_ROLE_VOTER || token->expires_us <= command->time_us)
-		return QDB_BAD_VALUE;
-	for (int i = 0; i < QDB_MAX_TOKENS; i++)
-	{
-		QdbToken   *t = &state->tokens[i];
-
-		if (t->id == token->id)
-			return memcmp(t->secret_hash, token->secret_hash, QDB_SECRET_HASH_SIZE) == 0 ?
-				QDB_UNCHANGED : QDB_BAD_TOKEN;
-		if (slot == NULL && (t->id == 0 || t->expires_us <= command->time_us))
-			slot = t;
-	}
-	if (slot == NULL)
-		return QDB_TOO_MANY;
-	*slot = *token;
-	qdb_add_journal(state, command, "token", command->node,
-					token->role == QDB_ROLE_VOTER ? "join token for a voter" : "join token for a replica");
-	return QDB_OK;
-}
-
 QdbResult
 qdb_state_apply(QdbState *state, const QdbCommand *command)
 {
@@ -436,7 +410,11 @@ qdb_state_apply(QdbState *state, const QdbCommand *command)
 		case QDB_CMD_SETTING:
 			return qdb_apply_setting(state, command);
 		case QDB_CMD_TOKEN_ADD:
-			return apply_token_add(state, command);
+			return qdb_apply_token_add(state, command);
+		case QDB_CMD_API_TOKEN_ADD:
+			return qdb_apply_api_token_add(state, command);
+		case QDB_CMD_API_TOKEN_REVOKE:
+			return qdb_apply_api_token_revoke(state, command);
 		default:
 			return QDB_MALFORMED;
 	}

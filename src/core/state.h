@@ -28,6 +28,7 @@
 #define QDB_MAX_MEMBERS			32
 #define QDB_MAX_GRANTS			64	/* newest kept */
 #define QDB_MAX_TOKENS			16
+#define QDB_MAX_API_TOKENS		32
 #define QDB_MAX_JOURNAL			128 /* newest kept */
 #define QDB_NAME_SIZE			64	/* with the terminating zero */
 #define QDB_HOST_SIZE			128
@@ -92,6 +93,24 @@ typedef struct QdbToken
 	int64_t		expires_us;		/* Unix time */
 } QdbToken;
 
+/* What a bearer of a token may do over HTTP. */
+typedef enum QdbApiRole
+{
+	QDB_API_NONE = 0,
+	QDB_API_MONITOR = 1,		/* read everything */
+	QDB_API_ADMIN = 2			/* and change the cluster */
+} QdbApiRole;
+
+typedef struct QdbApiToken
+{
+	uint64_t	id;				/* 0: slot is free */
+	uint8_t		secret_hash[QDB_SECRET_HASH_SIZE];
+	uint8_t		role;			/* QdbApiRole */
+	int64_t		created_us;		/* Unix time; set when applied */
+	int64_t		expires_us;
+	char		creator[QDB_NAME_SIZE]; /* SQL role */
+} QdbApiToken;
+
 typedef struct QdbJournalEntry
 {
 	uint64_t	number;			/* 1, 2, ... */
@@ -145,6 +164,7 @@ typedef struct QdbState
 
 	QdbClusterSettings settings;
 	QdbToken	tokens[QDB_MAX_TOKENS];
+	QdbApiToken api_tokens[QDB_MAX_API_TOKENS];
 
 	uint64_t	journal_next;	/* number of the next entry */
 	uint32_t	njournal;		/* journal[(number - 1) % QDB_MAX_JOURNAL] */
@@ -168,7 +188,9 @@ typedef enum QdbCommandType
 	QDB_CMD_MEMBER_REMOVE,		/* member.id, membership */
 	QDB_CMD_MEMBERSHIP_CLOSE,	/* membership */
 	QDB_CMD_SETTING,			/* node = name, value */
-	QDB_CMD_TOKEN_ADD			/* token */
+	QDB_CMD_TOKEN_ADD,			/* token */
+	QDB_CMD_API_TOKEN_ADD,		/* api_token */
+	QDB_CMD_API_TOKEN_REVOKE	/* api_token.id */
 } QdbCommandType;
 
 /* All commands in one struct; each uses the fields named above. */
@@ -182,6 +204,7 @@ typedef struct QdbCommand
 	QdbGrant	grant;
 	QdbReport	report;
 	QdbToken	token;
+	QdbApiToken api_token;
 	char		node[QDB_NAME_SIZE];
 	char		value[QDB_VALUE_SIZE];
 	char text[	QDB_REASON_SIZE];	/* reason for the journal */
@@ -232,5 +255,15 @@ extern const QdbGrant *qdb_grant_of_timeline(const QdbState *state, uint32_t tim
 /* The grant of state->epoch; NULL while that epoch is open. */
 extern const QdbGrant *qdb_current_grant(const QdbState *state);
 extern const QdbReport *qdb_report_of(const QdbState *state, uint64_t member);
+
+/* The stored join token with this id and secret hash, unless it has expired. */
+extern const QdbToken *qdb_find_token(const QdbState *state, const QdbToken *token, int64_t now_us);
+
+/* The same for HTTP. */
+extern const QdbApiToken *qdb_find_api_token(const QdbState *state, uint64_t id,
+											 const uint8_t *secret_hash, int64_t now_us);
+
+/* Compares in constant time. */
+extern bool qdb_same_bytes(const uint8_t *a, const uint8_t *b, size_t len);
 
 #endif							/* QDB_CORE_STATE_H */

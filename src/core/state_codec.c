@@ -195,6 +195,18 @@ walk_token(Codec *c, QdbToken *t)
 	walk_i64(c, &t->expires_us);
 }
 
+static void
+walk_api_token(Codec *c, QdbApiToken *t)
+{
+	walk_u64(c, &t->id);
+	walk_hash(c, t->secret_hash);
+	walk_u8(c, &t->role);
+	c->bad |= t->role > QDB_API_ADMIN;
+	walk_i64(c, &t->created_us);
+	walk_i64(c, &t->expires_us);
+	walk_text(c, t->creator, sizeof(t->creator));
+}
+
 /* Magic and format first. */
 static void
 walk_format(Codec *c, uint32_t magic, uint32_t format)
@@ -228,7 +240,7 @@ walk_command(Codec *c, QdbCommand *command)
 {
 	walk_format(c, COMMAND_MAGIC, QDB_COMMAND_FORMAT);
 	walk_u8(c, &command->type);
-	c->bad |= command->type < QDB_CMD_INIT || command->type > QDB_CMD_TOKEN_ADD;
+	c->bad |= command->type < QDB_CMD_INIT || command->type > QDB_CMD_API_TOKEN_REVOKE;
 	walk_i64(c, &command->time_us);
 	walk_u64(c, &command->epoch);
 	walk_u64(c, &command->membership);
@@ -237,6 +249,7 @@ walk_command(Codec *c, QdbCommand *command)
 	walk_grant(c, &command->grant);
 	walk_report(c, &command->report);
 	walk_token(c, &command->token);
+	walk_api_token(c, &command->api_token);
 	walk_text(c, command->node, sizeof(command->node));
 	walk_text(c, command->value, sizeof(command->value));
 	walk_text(c, command->text, sizeof(command->text));
@@ -325,6 +338,8 @@ walk_settings(Codec *c, QdbState *s)
 	walk_bool(c, &s->settings.auto_failover);
 	for (int i = 0; i < QDB_MAX_TOKENS; i++)
 		walk_token(c, &s->tokens[i]);
+	for (int i = 0; i < QDB_MAX_API_TOKENS; i++)
+		walk_api_token(c, &s->api_tokens[i]);
 }
 
 /* Oldest first; an entry's number says where it belongs. */

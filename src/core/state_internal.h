@@ -36,6 +36,11 @@ extern QdbResult qdb_apply_member_role(QdbState *state, const QdbCommand *comman
 extern QdbResult qdb_apply_member_remove(QdbState *state, const QdbCommand *command);
 extern QdbResult qdb_apply_membership_close(QdbState *state, const QdbCommand *command);
 
+/* state_tokens.c */
+extern QdbResult qdb_apply_token_add(QdbState *state, const QdbCommand *command);
+extern QdbResult qdb_apply_api_token_add(QdbState *state, const QdbCommand *command);
+extern QdbResult qdb_apply_api_token_revoke(QdbState *state, const QdbCommand *command);
+
 /* state_settings.c */
 extern void qdb_default_settings(QdbClusterSettings *settings);
 extern QdbResult qdb_apply_setting(QdbState *state, const QdbCommand *command);

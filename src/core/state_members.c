@@ -17,22 +17,6 @@
 
 #include "core/rules.h"
 
-static QdbToken *
-find_token(QdbState *state, const QdbCommand *command)
-{
-	const QdbToken *token = &command->token;
-
-	for (int i = 0; token->id != 0 && i < QDB_MAX_TOKENS; i++)
-	{
-		QdbToken   *t = &state->tokens[i];
-
-		if (t->id == token->id && command->time_us < t->expires_us &&
-			memcmp(t->secret_hash, token->secret_hash, QDB_SECRET_HASH_SIZE) == 0)
-			return t;
-	}
-	return NULL;
-}
-
 QdbResult
 qdb_apply_member_add(QdbState *state, const QdbCommand *command)
 {
@@ -47,7 +31,7 @@ qdb_apply_member_add(QdbState *state, const QdbCommand *command)
 	same = qdb_member_by_name(state, member->name);
 	if (same != NULL && same->id == member->id && same->incarnation == member->incarnation)
 		return QDB_UNCHANGED;
-	token = find_token(state, command);
+	token = (QdbToken *) qdb_find_token(state, &command->token, command->time_us);
 	if (token == NULL)
 		return QDB_BAD_TOKEN;
 	if (same != NULL)

@@ -18,6 +18,7 @@ SELECT * FROM quantadb_nodes;
 SELECT * FROM quantadb_replication;
 SELECT * FROM quantadb_journal;
 SELECT * FROM quantadb_settings;
+SELECT * FROM quantadb_api_tokens;
 \x
 SELECT * FROM quantadb_status();
 \x
@@ -32,6 +33,8 @@ SELECT quantadb_remove('n2');
 SELECT quantadb_pause();
 SELECT quantadb_resume();
 SELECT quantadb_set('auto_failover', 'off');
+SELECT quantadb_api_token('admin');
+SELECT quantadb_revoke_api_token('1');
 SELECT quantadb_init('');
 SELECT quantadb_join('nowhere', 'token');
 SELECT quantadb_join('localhost:8432/../x', 'token');

@@ -16,6 +16,7 @@
 #include "core/plan.h"
 #include "core/quorum.h"
 #include "core/state.h"
+#include "core/token_text.h"
 
 #define MS			1000
 #define NOW			(100 * 1000 * MS)
@@ -383,6 +384,87 @@ one_membership_change_at_a_time(void)
 	open_epoch();
 	set_role(2, QDB_ROLE_LEARNER);
 	APPLY(QDB_CHANGE_OPEN);
+}
+
+static void
+api_tokens_come_and_go(void)
+{
+	uint8_t		hash[QDB_SECRET_HASH_SIZE] = {7};
+
+	init_cluster();
+	command(QDB_CMD_API_TOKEN_ADD);
+	c.api_token.id = 5;
+	memcpy(c.api_token.secret_hash, hash, sizeof(hash));
+	c.api_token.expires_us = 5000;
+	strcpy(c.api_token.creator, "alice");
+	APPLY(QDB_BAD_VALUE);		/* no role */
+	c.api_token.role = QDB_API_ADMIN;
+	APPLY(QDB_OK);
+	APPLY(QDB_UNCHANGED);
+	c.api_token.secret_hash[0] = 8;
+	APPLY(QDB_BAD_TOKEN);		/* nobody takes over an id */
+	CHECK(qdb_find_api_token(&s, 5, hash, 4999) != NULL);
+	CHECK(qdb_find_api_token(&s, 5, hash, 5000) == NULL);
+	CHECK(qdb_find_api_token(&s, 6, hash, 0) == NULL);
+	hash[31] = 1;
+	CHECK(qdb_find_api_token(&s, 5, hash, 0) == NULL);
+	memset(hash, 0, sizeof(hash));
+	CHECK(qdb_find_api_token(&s, 0, hash, -1) == NULL); /* an empty slot is none */
+	command(QDB_CMD_API_TOKEN_REVOKE);
+	c.api_token.id = 5;
+	APPLY(QDB_OK);
+	hash[0] = 7;
+	CHECK(qdb_find_api_token(&s, 5, hash, 0) == NULL);
+	APPLY(QDB_BAD_TOKEN);
+	command(QDB_CMD_API_TOKEN_ADD);
+	c.api_token.role = QDB_API_MONITOR;
+	c.api_token.expires_us = 5000;
+	strcpy(c.api_token.creator, "bob");
+	for (uint64_t id = 1; id <= QDB_MAX_API_TOKENS; id++)
+	{
+		c.api_token.id = id;
+		APPLY(QDB_OK);
+	}
+	c.api_token.id = 1000;
+	APPLY(QDB_TOO_MANY);
+	c.time_us = 5000;			/* the others have expired */
+	c.api_token.expires_us = 6000;
+	APPLY(QDB_OK);
+}
+
+static void
+token_text_is_exact(void)
+{
+	QdbTokenText t = {.join = true,.id = 0xabc};
+	QdbTokenText u;
+	char		text[QDB_TOKEN_TEXT_SIZE];
+	char		broken[QDB_TOKEN_TEXT_SIZE + 1];
+
+	for (int i = 0; i < 2; i++)
+	{
+		t.join = i == 0;
+		memset(t.secret, 0x5a, sizeof(t.secret));
+		memset(t.ca_hash, t.join ? 0xa5 : 0, sizeof(t.ca_hash));
+		qdb_token_format(&t, text);
+		CHECK(strlen(text) < sizeof(text));
+		CHECK(qdb_token_parse(text, &u) && u.join == t.join && u.id == t.id);
+		CHECK(memcmp(u.secret, t.secret, sizeof(u.secret)) == 0);
+		CHECK(memcmp(u.ca_hash, t.ca_hash, sizeof(u.ca_hash)) == 0);
+		for (size_t n = 0; n < strlen(text); n++)
+		{
+			memcpy(broken, text, n);
+			broken[n] = '\0';
+			CHECK(!qdb_token_parse(broken, &u));
+			strcpy(broken, text);
+			broken[n] = 'X';
+			CHECK(!qdb_token_parse(broken, &u));
+		}
+		sprintf(broken, "%sa", text);
+		CHECK(!qdb_token_parse(broken, &u));
+	}
+	t.id = 0;
+	qdb_token_format(&t, text);
+	CHECK(!qdb_token_parse(text, &u));
 }
 
 static void
@@ -952,6 +1034,8 @@ static const struct
 	TEST(removed_voter_counts_until_the_change_closes),
 	TEST(one_membership_change_at_a_time),
 	TEST(join_consumes_its_token),
+	TEST(api_tokens_come_and_go),
+	TEST(token_text_is_exact),
 	TEST(only_the_seated_boot_opens_and_releases),
 	TEST(settings_are_checked),
 	TEST(quorum_lsn_is_what_a_majority_has),
