@@ -33,6 +33,9 @@ static ExecutorStart_hook_type prev_executor_start = NULL;
 static ProcessUtility_hook_type prev_process_utility = NULL;
 static ClientAuthentication_hook_type prev_client_authentication = NULL;
 
+/* Of the transaction that commits now, if it writes; else 0. */
+static int64 commit_began_us = 0;
+
 /* This session reports itself read-only because it began on a fenced node. */
 static bool forced_read_only = false;
 
@@ -58,17 +61,22 @@ on_transaction(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_PREPARE:
 			if (qdb_shared == NULL || !qdb_shared->member)
 				return;
+			commit_began_us = TransactionIdIsValid(GetTopTransactionIdIfAny()) ? qdb_now_us() : 0;
 			/* Later steps can still assign an xid (NOTIFY), so always hold. */
 			qdb_hold_signals();
 			qdb_check_commit();
 			break;
 		case XACT_EVENT_COMMIT:
 			qdb_release_signals();
+			if (commit_began_us != 0)
+				qdb_observe(&qdb_shared->counters.commits, qdb_now_us() - commit_began_us);
+			commit_began_us = 0;
 			if (forced_read_only)
 				lift_read_only();
 			break;
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:
+			commit_began_us = 0;
 			qdb_release_signals();
 			break;
 		default:
@@ -105,6 +113,8 @@ executor_start(QueryDesc *query, int eflags)
 {
 	QdbGate		gate = qdb_check_gate();
 
+	if (qdb_shared != NULL && !IsParallelWorker())
+		qdb_count(&qdb_shared->counters.queries);
 	if (gate != QDB_GATE_INERT && !IsParallelWorker() && (eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
 	{
 		qdb_check_query(gate, query->plannedstmt);

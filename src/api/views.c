@@ -13,6 +13,7 @@
 #include "access/htup_details.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
@@ -21,7 +22,7 @@
 
 #include "api/sql.h"
 
-#define MAX_COLUMNS		17
+#define MAX_COLUMNS		20
 
 PG_FUNCTION_INFO_V1(qdb_sql_status);
 PG_FUNCTION_INFO_V1(qdb_sql_nodes);
@@ -194,6 +195,9 @@ qdb_sql_nodes(PG_FUNCTION_ARGS)
 		add_int4(&row, member->priority);
 		add_bool(&row, node->eligible);
 		add_text(&row, node->why_not);
+		add_text(&row, node->progress.step);
+		add_known(&row, node->progress.step[0] != '\0' ? (int64) node->progress.done : -1);
+		add_known(&row, node->progress.total != 0 ? (int64) node->progress.total : -1);
 		put_row(fcinfo, &row);
 	}
 	return (Datum) 0;
@@ -273,6 +277,34 @@ put_setting(FunctionCallInfo fcinfo, const char *name, const char *value, const 
 	put_row(fcinfo, &row);
 }
 
+/* "https://host:port/... http://other/..." */
+static char *
+hidden_urls(const char *urls)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	while (*urls != '\0')
+	{
+		size_t		scheme = strcspn(urls, ":") + strlen("://");
+		size_t		host = scheme + strcspn(urls + scheme, "/?# ");
+		const char *at = memchr(urls + scheme, '@', host - scheme);
+		size_t		len = strcspn(urls, " ");
+
+		if (text.len > 0)
+			appendStringInfoChar(&text, ' ');
+		appendBinaryStringInfo(&text, urls, (int) scheme);
+		if (at != NULL)
+			appendBinaryStringInfo(&text, at + 1, (int) (urls + host - at - 1));
+		else
+			appendBinaryStringInfo(&text, urls + scheme, (int) (host - scheme));
+		appendStringInfoString(&text, host < len ? "/..." : "");
+		urls += len;
+		urls += *urls == ' ';
+	}
+	return text.data;
+}
+
 Datum
 qdb_sql_settings(PG_FUNCTION_ARGS)
 {
@@ -291,6 +323,10 @@ qdb_sql_settings(PG_FUNCTION_ARGS)
 				"Time for a new primary to open before another is chosen.");
 	put_setting(fcinfo, "min_failover_interval", psprintf("%ums", settings.min_failover_ms),
 				"Shortest time between two failovers on suspicion.");
+	put_setting(fcinfo, "webhooks", hidden_urls(settings.webhooks),
+				"URLs that are told what happens; shown without their paths, which may be secret.");
+	put_setting(fcinfo, "webhook_secret", settings.webhook_secret[0] != '\0' ? "(set)" : NULL,
+				"Key of the signature in each webhook call.");
 	put_setting(fcinfo, "auto_failover", settings.auto_failover ? "on" : "off",
 				"Whether the cluster replaces a lost primary by itself.");
 	return (Datum) 0;

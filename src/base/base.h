@@ -27,6 +27,8 @@
 #include "core/quorum.h"
 #include "core/state.h"
 #include "core/steps.h"
+#include "base/stats.h"
+
 
 #define QDB_RMGR_ID				128
 #define QDB_DIR					"quantadb"	/* below $PGDATA */
@@ -174,6 +176,14 @@ typedef struct QdbStreamStatus
 	uint64		reconnects;
 } QdbStreamStatus;
 
+/* A clone, rewind or other resynchronisation of a node. */
+typedef struct QdbProgress
+{
+	char		step[16];		/* "clone", "rewind", ...; empty: none */
+	uint64		done;			/* bytes */
+	uint64		total;			/* bytes; 0 unknown */
+} QdbProgress;
+
 /* One peer as the coordinator sees it. */
 typedef struct QdbPeerStatus
 {
@@ -183,6 +193,7 @@ typedef struct QdbPeerStatus
 	XLogRecPtr	wal_end;
 	char		state[16];		/* as quantadb_nodes shows it */
 	char		why_not[QDB_REASON_SIZE];	/* empty: may become primary */
+	QdbProgress progress;
 } QdbPeerStatus;
 
 typedef enum QdbNodeState
@@ -270,6 +281,11 @@ typedef struct QdbShared
 	XLogRecPtr	wal_end;		/* last scanned or streamed end; coordinator,
 								 * under mutex */
 
+	QdbProgress progress;		/* of this node; who resynchronises, under
+								 * mutex */
+
+	QdbCounters counters;
+
 	/* Raft as users see it; coordinator, under mutex. */
 	int			raft_state;		/* enum raft_state */
 	uint64		raft_term;
@@ -310,6 +326,12 @@ extern bool qdb_lease_alive(void);
 /* Wakes; safe from any process and when the worker does not run. */
 extern void qdb_wake_coordinator(void);
 extern void qdb_wake_streamer(void);
+
+/*
+ * Says how far this node has come; step "" when it is done or given up.  From
+ * any process; peers see it with the next heartbeat.
+ */
+extern void qdb_set_progress(const char *step, uint64 done, uint64 total);
 
 /* A copy of the replicated state, palloc'd in the current context. */
 extern QdbState *qdb_copy_state(void);

@@ -128,6 +128,7 @@ fill_node(QdbNodeStatus *node, const QdbStatus *status, const QdbMember *member,
 		node->wal_end = status->wal_end;
 		strlcpy(node->state, qdb_node_state_text(status->node_state), sizeof(node->state));
 		strlcpy(node->why_not, own_why_not, sizeof(node->why_not));
+		node->progress = status->progress;
 	}
 	else if (peer != NULL)
 	{
@@ -137,6 +138,7 @@ fill_node(QdbNodeStatus *node, const QdbStatus *status, const QdbMember *member,
 			node->seen_ago_us = Max(qdb_now_us() - peer->heard_us, 0);
 		strlcpy(node->state, peer->state, sizeof(node->state));
 		strlcpy(node->why_not, peer->why_not, sizeof(node->why_not));
+		node->progress = peer->progress;
 	}
 	if (node->state[0] == '\0')
 		strlcpy(node->state, "unknown", sizeof(node->state));
@@ -209,6 +211,7 @@ copy_short_fields(QdbStatus *status, QdbStreamStatus *streams, char *why_not)
 	status->raft_leader = qdb_shared->raft_leader;
 	status->raft_last_index = qdb_shared->raft_last_index;
 	status->wal_end = qdb_shared->wal_end;
+	status->progress = qdb_shared->progress;
 	memcpy(why_not, qdb_shared->why_not, QDB_REASON_SIZE);
 	memcpy(streams, qdb_shared->streams, sizeof(qdb_shared->streams));
 	SpinLockRelease(&qdb_shared->mutex);

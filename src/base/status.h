@@ -27,6 +27,7 @@ typedef struct QdbNodeStatus
 	int64		lag_us;			/* -1 unknown */
 	bool		eligible;
 	char		why_not[QDB_REASON_SIZE];
+	QdbProgress progress;
 } QdbNodeStatus;
 
 /* A consistent enough picture: each part is copied under its own lock. */
@@ -48,6 +49,7 @@ typedef struct QdbStatus
 	uint64		raft_last_index;
 	XLogRecPtr	quorum_lsn;
 	XLogRecPtr	wal_end;
+	QdbProgress progress;		/* of this node */
 	int64		lease_left_us;	/* 0: none */
 	bool		majority;		/* live voters are a majority */
 	int			can_lose;

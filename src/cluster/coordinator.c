@@ -340,6 +340,7 @@ take_turn(void)
 	qdb_heartbeat_turn();
 	qdb_handover_turn();
 	qdb_leader_turn();
+	qdb_watch_turn();
 	update_address();
 	qdb_publish_state();
 	publish_raft();

@@ -246,6 +246,7 @@ propose_release(const QdbGrant *grant, const char *reason)
 	command.type = QDB_CMD_RELEASE;
 	command.epoch = grant->epoch;
 	command.grant = *grant;
+	command.since_us = qdb_co.fenced_unix_us;
 	strlcpy(command.text, reason, sizeof(command.text));
 	if (qdb_propose(&command, release_done, 0, 0))
 		nunanswered++;

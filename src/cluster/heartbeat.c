@@ -76,6 +76,19 @@ closed_membership(void)
 }
 
 static void
+put_progress(QdbWriter *w)
+{
+	QdbProgress progress;
+
+	SpinLockAcquire(&qdb_shared->mutex);
+	progress = qdb_shared->progress;
+	SpinLockRelease(&qdb_shared->mutex);
+	qdb_put_string(w, progress.step);
+	qdb_put_u64(w, progress.done);
+	qdb_put_u64(w, progress.total);
+}
+
+static void
 put_heartbeat(QdbWriter *w, uint8 flags, uint64 lease_epoch, int64 lease_sent)
 {
 	uint64		ids[QDB_MAX_MEMBERS];
@@ -88,6 +101,7 @@ put_heartbeat(QdbWriter *w, uint8 flags, uint64 lease_epoch, int64 lease_sent)
 	qdb_put_u64(w, qdb_co.wal_end);
 	qdb_put_string(w, qdb_node_state_text(qdb_shared->node_state));
 	qdb_put_string(w, qdb_co.why_not);
+	put_progress(w);
 	qdb_put_u64(w, qdb_shared->promised);
 	qdb_put_u64(w, qdb_shared->open_epoch);
 	qdb_put_u64(w, heard == 0 ? NEVER : (uint64) Max(qdb_co.now_us - heard, 0));
@@ -156,6 +170,9 @@ qdb_receive_heartbeat(QdbPeer *peer, const QdbFrame *frame)
 	new.wal_end = qdb_get_u64(&r);
 	qdb_get_string(&r, new.state, sizeof(new.state));
 	qdb_get_string(&r, new.why_not, sizeof(new.why_not));
+	qdb_get_string(&r, new.progress.step, sizeof(new.progress.step));
+	new.progress.done = qdb_get_u64(&r);
+	new.progress.total = qdb_get_u64(&r);
 	new.promised = qdb_get_u64(&r);
 	new.gate_epoch = qdb_get_u64(&r);
 	age = qdb_get_u64(&r);
@@ -193,6 +210,7 @@ qdb_publish_peers(void)
 		status->wal_end = peer->wal_end;
 		strlcpy(status->state, peer->state, sizeof(status->state));
 		strlcpy(status->why_not, peer->why_not, sizeof(status->why_not));
+		status->progress = peer->progress;
 	}
 	LWLockRelease(qdb_shared->state_lock);
 }

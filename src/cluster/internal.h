@@ -41,6 +41,7 @@ typedef struct QdbCoordinator
 
 	uint64		released_epoch; /* a RELEASE of this epoch was applied */
 	bool		handing_over;	/* fenced for a switchover or a shutdown */
+	int64		fenced_unix_us; /* when, Unix time */
 
 	char		why_not[QDB_REASON_SIZE];	/* why no seat may come here */
 	XLogRecPtr	wal_end;
@@ -126,6 +127,12 @@ extern void qdb_set_problem(const char *problem);
 
 /* Ends queries that hold up replay, now and then. */
 extern void qdb_clear_replay(void);
+
+/* ---- watch.c ---- */
+extern void qdb_watch_turn(void);
+
+/* An entry of this node for the journal, as soon as there is a leader. */
+extern void qdb_note_event(const char *event, const char *node, const char *reason);
 
 /* ---- leader.c ---- */
 extern void qdb_leader_turn(void);

@@ -142,6 +142,17 @@ is_suspicion(void)
 	return holder != NULL && !holder->gone && holder->boot == grant->boot;
 }
 
+/* Unix time when the holder was last heard, for whoever asks how long nobody could write. */
+static int64
+silent_since(const QdbGrant *grant)
+{
+	const QdbPeer *holder = grant != NULL ? qdb_mesh_peer(grant->holder) : NULL;
+
+	if (holder == NULL || holder->heard_us == 0 || holder->boot != grant->boot)
+		return 0;
+	return qdb_unix_us() - Max(qdb_co.now_us - holder->heard_us, 0);
+}
+
 static void
 propose_action(const QdbAction *action)
 {
@@ -159,6 +170,7 @@ propose_action(const QdbAction *action)
 		case QDB_ACT_OPEN_EPOCH:
 			command.type = QDB_CMD_OPEN_EPOCH;
 			command.epoch = state->epoch + 1;
+			command.since_us = silent_since(qdb_current_grant(state));
 			suspicion = is_suspicion();
 			break;
 		case QDB_ACT_SEAT:

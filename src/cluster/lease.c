@@ -80,6 +80,32 @@ count_lease(const QdbGrant *grant)
 	return qdb_lease_until(qdb_co.state, grants, n);
 }
 
+/*
+ * A fence for want of a lease is one for want of a majority, so the journal
+ * learns of it only when it is over.
+ */
+static void
+tell_fence(bool fenced, bool was_fenced)
+{
+	static int64 since_us = 0;	/* 0: no such fence */
+	char text[	QDB_REASON_SIZE];
+
+	if (fenced && !was_fenced && !qdb_co.handing_over)
+	{
+		since_us = qdb_now_us();
+		ereport(LOG, (errmsg("[failover] Fenced: the lease has run out, writes and strict reads are refused"),
+					  errdetail("A majority of the voters does not answer this node.")));
+	}
+	else if (!fenced && was_fenced && since_us != 0)
+	{
+		snprintf(text, sizeof(text), "its lease had run out: it refused writes and strict reads for " INT64_FORMAT " ms",
+				 (qdb_now_us() - since_us) / 1000);
+		since_us = 0;
+		ereport(LOG, (errmsg("[failover] The lease is alive again: writes are accepted")));
+		qdb_note_event("fence", qdb_co.self.name, text);
+	}
+}
+
 void
 qdb_lease_turn(void)
 {
@@ -97,10 +123,8 @@ qdb_lease_turn(void)
 	was_fenced = qdb_shared->fenced;
 	qdb_shared->fenced = fenced;
 	SpinLockRelease(&qdb_shared->mutex);
-	if (fenced && !was_fenced && qdb_shared->open_epoch != 0 && !qdb_co.handing_over)
-		ereport(LOG, (errmsg("[failover] the lease has run out: writes and strict reads are refused")));
-	else if (!fenced && was_fenced && qdb_shared->open_epoch != 0)
-		ereport(LOG, (errmsg("[failover] the lease is alive again")));
+	if (qdb_shared->open_epoch != 0)
+		tell_fence(fenced, was_fenced);
 }
 
 bool

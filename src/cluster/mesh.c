@@ -313,13 +313,14 @@ receive_goodbye(QdbPeer *peer, const QdbFrame *frame)
 	QdbReader	r = {.buf = frame->payload,.size = frame->length};
 	uint64		incarnation = qdb_get_u64(&r);
 	uint64		boot = qdb_get_u64(&r);
+	uint8		reason;
 
-	(void) qdb_get_u8(&r);
+	reason = qdb_get_u8(&r);
 	if (!qdb_reader_done(&r) || incarnation != peer->incarnation || boot != peer->boot)
 		return;
 	peer->goodbye_boot = boot;
+	peer->goodbye_reason = reason;
 	peer->gone = true;
-	ereport(LOG, (errmsg("[cluster] node %llu said goodbye", (unsigned long long) peer->member)));
 }
 
 static void
@@ -383,10 +384,18 @@ take_answer(QdbPeer *peer)
 			return;
 		}
 		if (!peer->out_up)
-			ereport(LOG, (errmsg("[cluster] connected to node \"%s\"", hello.name)));
+			ereport(LOG, (errmsg("[cluster] Connected to node %s", hello.name)));
 		peer->out_up = true;
 		note_boot(peer, &hello);
 	}
+}
+
+static const char *
+peer_name(const QdbPeer *peer)
+{
+	const QdbMember *member = qdb_member_by_id(qdb_co.state, peer->member);
+
+	return member != NULL ? member->name : "?";
 }
 
 /* A failed outgoing connection: refused means that no process is there. */
@@ -397,12 +406,8 @@ lose_out(QdbPeer *peer)
 	bool		refused = qdb_channel_errno(peer->out) == ECONNREFUSED;
 
 	if (was_up)
-		ereport(LOG, (errmsg("[cluster] lost the connection to node %llu: %s",
-							 (unsigned long long) peer->member,
-							 qdb_channel_error(peer->out))));
-	if (refused && !peer->gone)
-		ereport(LOG, (errmsg("[cluster] Health check failed for node %llu: its port refuses connections",
-							 (unsigned long long) peer->member)));
+		ereport(LOG, (errmsg("[cluster] Lost the connection to node %s: %s",
+							 peer_name(peer), qdb_channel_error(peer->out))));
 	close_out(peer);
 	if (refused)
 	{

@@ -34,6 +34,7 @@ typedef struct QdbPeer
 
 	bool		gone;			/* its port refuses connections: no process */
 	uint64		goodbye_boot;	/* this boot said goodbye; 0 none */
+	uint8		goodbye_reason; /* QDB_GOODBYE_... */
 	int64		heard_us;		/* monotonic, last frame; 0 never */
 
 	/* Its last heartbeat. */
@@ -41,6 +42,7 @@ typedef struct QdbPeer
 	XLogRecPtr	wal_end;
 	char		state[16];
 	char		why_not[QDB_REASON_SIZE];
+	QdbProgress progress;
 	bool		able;
 	uint64		promised;
 	uint64		gate_epoch;

@@ -37,6 +37,7 @@ typedef struct Proposal
 	uint64		to;				/* handover: the holder; else 0 */
 	uint64		origin;			/* peer that forwarded it, 0 local */
 	uint64		origin_id;
+	int64		created_us;
 	int64		deadline_us;
 	int64		next_send_us;
 	QdbProposalDone done;
@@ -63,7 +64,8 @@ make_proposal(QdbProposalDone done, uint64 a, uint64 b)
 			next_id = (uint64) qdb_co.started_us << 8;
 		memset(proposal, 0, offsetof(Proposal, bytes));
 		proposal->id = ++next_id;
-		proposal->deadline_us = qdb_now_us() + PROPOSAL_US;
+		proposal->created_us = qdb_now_us();
+		proposal->deadline_us = proposal->created_us + PROPOSAL_US;
 		proposal->done = done;
 		proposal->a = a;
 		proposal->b = b;
@@ -103,6 +105,8 @@ finish(Proposal *proposal, bool known, QdbResult result)
 	/* The slot is free before the callback, which may propose again. */
 	memcpy(&copy, proposal, offsetof(Proposal, bytes));
 	proposal->id = 0;
+	if (known && copy.origin == 0 && copy.to == 0)
+		qdb_observe(&qdb_shared->counters.proposals, qdb_now_us() - copy.created_us);
 	if (copy.origin != 0)
 		send_result(copy.origin, copy.origin_id, known ? RESULT_KNOWN : RESULT_UNKNOWN, result);
 	if (copy.done != NULL)

@@ -77,6 +77,8 @@ qdb_own_end_of_wal(void)
 void
 qdb_fence_seat(void)
 {
+	if (!qdb_co.handing_over)
+		qdb_co.fenced_unix_us = qdb_unix_us();
 	qdb_co.handing_over = true;
 	SpinLockAcquire(&qdb_shared->mutex);
 	qdb_shared->fenced = true;

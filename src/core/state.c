@@ -179,6 +179,7 @@ apply_init(QdbState *state, const QdbCommand *command)
 	state->membership = 1;
 	state->epoch = 1;
 	state->epoch_time_us = command->time_us;
+	state->last_open_us = command->time_us;
 
 	/* Its epoch record was written before: one voter is its own quorum. */
 	grant.opened = true;
@@ -213,6 +214,7 @@ apply_open_epoch(QdbState *state, const QdbCommand *command)
 	state->epoch_open = true;
 	state->epoch_time_us = command->time_us;
 	state->seat_released = false;
+	qdb_note_outage(state, command);
 	state->nreports = 0;
 	memset(state->reports, 0, sizeof(state->reports));
 	qdb_add_journal(state, command, "open_epoch", name_of(state, command->member.id),
@@ -357,6 +359,7 @@ apply_holder_step(QdbState *state, const QdbCommand *command)
 {
 	QdbGrant   *current = (QdbGrant *) qdb_current_grant(state);
 	bool		release = command->type == QDB_CMD_RELEASE;
+	char text[	QDB_REASON_SIZE];
 
 	if (current == NULL || !is_same_seat(current, &command->grant))
 		return QDB_STALE;
@@ -366,13 +369,20 @@ apply_holder_step(QdbState *state, const QdbCommand *command)
 		return QDB_STALE;		/* what was given up does not open */
 
 	if (release)
+	{
 		state->seat_released = true;
+		qdb_note_outage(state, command);
+		qdb_copy_text(text, sizeof(text), "the primary gave its seat up", sizeof(text));
+	}
 	else
-		current->opened = true;
+	{
+		current->opened = true; /* I8 */
+		qdb_end_outage(state, command);
+		snprintf(text, sizeof(text), "its epoch record is on a quorum; nobody could write for %lld ms",
+				 (long long) (state->last_outage_us / 1000));
+	}
 	qdb_add_journal(state, command, release ? "release" : "gate_open",
-					name_of(state, current->holder),
-					release ? "the primary gave its seat up" :
-					"its epoch record is on a quorum"); /* I8 */
+					name_of(state, current->holder), text);
 	return QDB_OK;
 }
 
@@ -415,6 +425,11 @@ qdb_state_apply(QdbState *state, const QdbCommand *command)
 			return qdb_apply_api_token_add(state, command);
 		case QDB_CMD_API_TOKEN_REVOKE:
 			return qdb_apply_api_token_revoke(state, command);
+		case QDB_CMD_MEMBER_LOST:
+		case QDB_CMD_MEMBER_BACK:
+			return qdb_apply_presence(state, command);
+		case QDB_CMD_WEBHOOK_TOLD:
+			return qdb_apply_webhook_told(state, command);
 		default:
 			return QDB_MALFORMED;
 	}

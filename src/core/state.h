@@ -33,9 +33,11 @@
 #define QDB_NAME_SIZE			64	/* with the terminating zero */
 #define QDB_HOST_SIZE			128
 #define QDB_REASON_SIZE			256
-#define QDB_VALUE_SIZE			128
+#define QDB_VALUE_SIZE			512
 #define QDB_CLUSTER_ID_SIZE		37	/* UUID text and zero */
 #define QDB_SECRET_HASH_SIZE	32	/* SHA-256 */
+#define QDB_MAX_WEBHOOKS		4
+#define QDB_WEBHOOK_SECRET_SIZE	129
 #define QDB_COMMAND_MAX_BYTES	2048
 #define QDB_STATE_MAX_BYTES		(256 * 1024)
 
@@ -128,6 +130,13 @@ typedef struct QdbClusterSettings
 	uint32_t	open_ms;		/* open_timeout */
 	uint32_t	min_failover_ms;	/* min_failover_interval */
 	bool		auto_failover;	/* false while paused */
+
+	/*
+	 * URLs, separated by one space; empty: none.  They and the secret are
+	 * shown to nobody: a URL often carries a secret in its path.
+	 */
+	char		webhooks[QDB_VALUE_SIZE];
+	char		webhook_secret[QDB_WEBHOOK_SECRET_SIZE];
 } QdbClusterSettings;
 
 typedef struct QdbState
@@ -162,6 +171,21 @@ typedef struct QdbState
 	bool		seat_released;	/* the current grant's holder gave it up */
 	uint32_t	greatest_timeline;	/* ever granted */
 
+	/*
+	 * What an operator asks after a failover.  Unix times of the proposers'
+	 * clocks, so a length is as exact as these agree; nothing is decided by
+	 * them.
+	 */
+	int64_t		outage_since_us;	/* no primary since then; 0: there is one */
+	int64_t		last_outage_us; /* length of the last one; 0: none yet */
+	int64_t		last_open_us;	/* when the current primary opened */
+
+	/* Member ids that the leader has said to be lost; 0 unused. */
+	uint64_t	lost[QDB_MAX_MEMBERS];
+
+	/* By place in settings.webhooks: journal number up to which it was told. */
+	uint64_t	webhook_told[QDB_MAX_WEBHOOKS];
+
 	QdbClusterSettings settings;
 	QdbToken	tokens[QDB_MAX_TOKENS];
 	QdbApiToken api_tokens[QDB_MAX_API_TOKENS];
@@ -190,7 +214,10 @@ typedef enum QdbCommandType
 	QDB_CMD_SETTING,			/* node = name, value */
 	QDB_CMD_TOKEN_ADD,			/* token */
 	QDB_CMD_API_TOKEN_ADD,		/* api_token */
-	QDB_CMD_API_TOKEN_REVOKE	/* api_token.id */
+	QDB_CMD_API_TOKEN_REVOKE,	/* api_token.id */
+	QDB_CMD_MEMBER_LOST,		/* member.id, text */
+	QDB_CMD_MEMBER_BACK,		/* member.id, text */
+	QDB_CMD_WEBHOOK_TOLD		/* value = URL, number */
 } QdbCommandType;
 
 /* All commands in one struct; each uses the fields named above. */
@@ -209,6 +236,9 @@ typedef struct QdbCommand
 	char		value[QDB_VALUE_SIZE];
 	char text[	QDB_REASON_SIZE];	/* reason for the journal */
 	uint64_t	system_identifier;	/* INIT only */
+	int64_t		since_us;		/* OPEN_EPOCH, RELEASE: nobody writes since
+								 * then (Unix time); 0 unknown */
+	uint64_t	number;			/* journal number */
 } QdbCommand;
 
 typedef enum QdbResult

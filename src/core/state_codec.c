@@ -240,11 +240,13 @@ walk_command(Codec *c, QdbCommand *command)
 {
 	walk_format(c, COMMAND_MAGIC, QDB_COMMAND_FORMAT);
 	walk_u8(c, &command->type);
-	c->bad |= command->type < QDB_CMD_INIT || command->type > QDB_CMD_API_TOKEN_REVOKE;
+	c->bad |= command->type < QDB_CMD_INIT || command->type > QDB_CMD_WEBHOOK_TOLD;
 	walk_i64(c, &command->time_us);
 	walk_u64(c, &command->epoch);
 	walk_u64(c, &command->membership);
 	walk_u64(c, &command->system_identifier);
+	walk_i64(c, &command->since_us);
+	walk_u64(c, &command->number);
 	walk_member(c, &command->member);
 	walk_grant(c, &command->grant);
 	walk_report(c, &command->report);
@@ -291,6 +293,8 @@ walk_members(Codec *c, QdbState *s)
 		for (uint32_t j = 0; j < i; j++)
 			c->bad |= s->members[j].id == m->id || strcmp(s->members[j].name, m->name) == 0;
 	}
+	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
+		walk_u64(c, &s->lost[i]);
 	walk_bool(c, &s->has_removed);
 	c->bad |= s->has_removed && !s->change_open;
 	if (s->has_removed)
@@ -307,6 +311,9 @@ walk_epochs(Codec *c, QdbState *s)
 	walk_i64(c, &s->epoch_time_us);
 	walk_bool(c, &s->seat_released);
 	walk_u32(c, &s->greatest_timeline);
+	walk_i64(c, &s->outage_since_us);
+	walk_i64(c, &s->last_outage_us);
+	walk_i64(c, &s->last_open_us);
 	n = walk_count(c, &s->nreports, QDB_MAX_MEMBERS);
 	for (uint32_t i = 0; i < n; i++)
 	{
@@ -336,6 +343,10 @@ walk_settings(Codec *c, QdbState *s)
 	walk_u32(c, &s->settings.open_ms);
 	walk_u32(c, &s->settings.min_failover_ms);
 	walk_bool(c, &s->settings.auto_failover);
+	walk_text(c, s->settings.webhooks, sizeof(s->settings.webhooks));
+	walk_text(c, s->settings.webhook_secret, sizeof(s->settings.webhook_secret));
+	for (int i = 0; i < QDB_MAX_WEBHOOKS; i++)
+		walk_u64(c, &s->webhook_told[i]);
 	for (int i = 0; i < QDB_MAX_TOKENS; i++)
 		walk_token(c, &s->tokens[i]);
 	for (int i = 0; i < QDB_MAX_API_TOKENS; i++)

@@ -45,4 +45,12 @@ extern QdbResult qdb_apply_api_token_revoke(QdbState *state, const QdbCommand *c
 extern void qdb_default_settings(QdbClusterSettings *settings);
 extern QdbResult qdb_apply_setting(QdbState *state, const QdbCommand *command);
 
+/* state_watch.c */
+extern void qdb_note_outage(QdbState *state, const QdbCommand *command);
+extern void qdb_end_outage(QdbState *state, const QdbCommand *command);
+extern void qdb_forget_presence(QdbState *state, uint64_t member);
+extern QdbResult qdb_apply_presence(QdbState *state, const QdbCommand *command);
+extern bool qdb_set_webhooks(QdbState *state, const char *value);
+extern QdbResult qdb_apply_webhook_told(QdbState *state, const QdbCommand *command);
+
 #endif							/* QDB_CORE_STATE_INTERNAL_H */

@@ -191,6 +191,7 @@ qdb_apply_member_remove(QdbState *state, const QdbCommand *command)
 	memmove(&state->previous_roles[i], &state->previous_roles[i + 1], after);
 	state->nmembers--;
 	memset(&state->members[state->nmembers], 0, sizeof(QdbMember));
+	qdb_forget_presence(state, member.id);
 	state->previous_roles[state->nmembers] = 0;
 	qdb_add_journal(state, command, "remove", member.name, "removed from the cluster");
 	return QDB_OK;

@@ -110,6 +110,31 @@ set_value(QdbClusterSettings *settings, const char *name, const char *value)
 	return false;
 }
 
+/* Text that is kept and never shown; both may be emptied. */
+static QdbResult
+apply_hidden(QdbState *state, const QdbCommand *command)
+{
+	QdbClusterSettings *settings = &state->settings;
+	bool		secret = strcmp(command->node, "webhook_secret") == 0;
+	const char *old = secret ? settings->webhook_secret : settings->webhooks;
+	char text[	QDB_REASON_SIZE];
+
+	if (memchr(command->value, '\0', QDB_VALUE_SIZE) == NULL ||
+		(secret && strlen(command->value) >= QDB_WEBHOOK_SECRET_SIZE))
+		return QDB_BAD_VALUE;
+	if (strcmp(old, command->value) == 0)
+		return QDB_UNCHANGED;
+	if (secret)
+		qdb_copy_text(settings->webhook_secret, sizeof(settings->webhook_secret),
+					  command->value, sizeof(command->value));
+	else if (!qdb_set_webhooks(state, command->value))
+		return QDB_BAD_VALUE;
+	snprintf(text, sizeof(text), "%s was %s", command->node,
+			 command->value[0] == '\0' ? "emptied" : "set");
+	qdb_add_journal(state, command, "set", "", text);
+	return QDB_OK;
+}
+
 QdbResult
 qdb_apply_setting(QdbState *state, const QdbCommand *command)
 {
@@ -117,6 +142,8 @@ qdb_apply_setting(QdbState *state, const QdbCommand *command)
 	const QdbClusterSettings *old = &state->settings;
 	char text[	QDB_REASON_SIZE];
 
+	if (strcmp(command->node, "webhooks") == 0 || strcmp(command->node, "webhook_secret") == 0)
+		return apply_hidden(state, command);
 	if (!qdb_is_filled_text(command->node, QDB_NAME_SIZE) ||
 		!qdb_is_filled_text(command->value, QDB_VALUE_SIZE) ||
 		!set_value(&settings, command->node, command->value))
@@ -127,7 +154,7 @@ qdb_apply_setting(QdbState *state, const QdbCommand *command)
 		return QDB_UNCHANGED;
 
 	state->settings = settings;
-	snprintf(text, sizeof(text), "%s = %s", command->node, command->value);
+	snprintf(text, sizeof(text), "%s = %.64s", command->node, command->value);
 	qdb_add_journal(state, command, "set", "", text);
 	return QDB_OK;
 }

@@ -7,8 +7,10 @@ use Test::More;
 my $c = QuantaCluster->new_cluster(n => 3);
 my $p = $c->primary;
 is($p, 1, 'n1 is primary');
-is($c->sql($p, q{SELECT string_agg(name || ' ' || role || ' ' || state, ', ' ORDER BY name) FROM quantadb_nodes}),
-	'n1 voter primary, n2 voter replica, n3 voter replica', 'three voters');
+# What the others do is known from their last heartbeat.
+$c->wait_for(sub { $c->sql($p, q{SELECT string_agg(name || ' ' || role || ' ' || state, ', ' ORDER BY name) FROM quantadb_nodes})
+	eq 'n1 voter primary, n2 voter replica, n3 voter replica' }, 30, 'three voters');
+pass('three voters');
 is($c->sql($p, 'SELECT can_lose FROM quantadb_status()'), '1', 'one may be lost');
 
 $c->sql($p, 'CREATE TABLE t AS SELECT generate_series(1, 10000) AS x');

@@ -546,6 +546,113 @@ settings_are_checked(void)
 	CHECK(s.settings.min_failover_ms == 3600000 && !s.settings.auto_failover);
 }
 
+static QdbResult
+set_webhooks(const char *value)
+{
+	command(QDB_CMD_SETTING);
+	strcpy(c.node, "webhooks");
+	strcpy(c.value, value);
+	return qdb_state_apply(&s, &c);
+}
+
+static QdbResult
+webhook_told(const char *url, uint64_t number)
+{
+	command(QDB_CMD_WEBHOOK_TOLD);
+	strcpy(c.value, url);
+	c.number = number;
+	return qdb_state_apply(&s, &c);
+}
+
+static void
+webhooks_go_on_where_they_were(void)
+{
+	uint64_t	first;
+
+	init_cluster();
+	first = s.journal_next;
+	CHECK(set_webhooks("ftp://a/") == QDB_BAD_VALUE && set_webhooks("https://") == QDB_BAD_VALUE);
+	CHECK(set_webhooks("https://a/ https://a/") == QDB_BAD_VALUE);
+	CHECK(set_webhooks("http://a http://b http://c http://d http://e") == QDB_BAD_VALUE);
+	CHECK(s.journal_next == first);
+	CHECK(set_webhooks(" https://a/x,  http://b ") == QDB_OK);
+	CHECK(strcmp(s.settings.webhooks, "https://a/x http://b") == 0);
+	CHECK(s.webhook_told[0] == first - 1 && s.webhook_told[1] == first - 1);
+	CHECK(strstr(s.journal[first - 1].reason, "a/x") == NULL);	/* may be a secret */
+	CHECK(webhook_told("http://b", first) == QDB_OK && webhook_told("http://b", first) == QDB_UNCHANGED);
+	CHECK(webhook_told("http://b", first + 1) == QDB_BAD_VALUE);	/* has not happened */
+	CHECK(webhook_told("http://x", first) == QDB_STALE);
+	CHECK(set_webhooks("http://b") == QDB_OK && s.webhook_told[0] == first && s.webhook_told[1] == 0);
+	CHECK(set_webhooks("") == QDB_OK && s.settings.webhooks[0] == '\0');
+	command(QDB_CMD_SETTING);
+	strcpy(c.node, "webhook_secret");
+	memset(c.value, 'k', QDB_WEBHOOK_SECRET_SIZE);
+	APPLY(QDB_BAD_VALUE);
+	c.value[QDB_WEBHOOK_SECRET_SIZE - 1] = '\0';
+	APPLY(QDB_OK);
+	CHECK(strchr(s.journal[s.journal_next - 2].reason, 'k') == strstr(s.journal[s.journal_next - 2].reason, "k_"));
+}
+
+static void
+loss_and_return_are_said_once(void)
+{
+	make_cluster(3);
+	command(QDB_CMD_MEMBER_LOST);
+	c.member.id = 9;
+	APPLY(QDB_NO_MEMBER);
+	c.member.id = 3;
+	APPLY(QDB_OK);
+	APPLY(QDB_UNCHANGED);
+	c.type = QDB_CMD_MEMBER_BACK;
+	APPLY(QDB_OK);
+	APPLY(QDB_UNCHANGED);
+	c.type = QDB_CMD_MEMBER_LOST;
+	APPLY(QDB_OK);
+	CHECK(strcmp(s.journal[s.journal_next - 2].event, "node_lost") == 0);
+	command(QDB_CMD_MEMBER_REMOVE);
+	c.member.id = 3;
+	c.membership = s.membership;
+	APPLY(QDB_OK);
+	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
+		CHECK(s.lost[i] == 0);
+}
+
+/* From the first sign of the loss, over an epoch that found nobody, to the open gate. */
+static void
+outage_is_counted_from_the_first_sign(void)
+{
+	make_cluster(3);
+	s.last_outage_us = 0;
+	command(QDB_CMD_OPEN_EPOCH);
+	c.epoch = 2;
+	c.time_us = 1500000;
+	c.since_us = 1000000;
+	APPLY(QDB_OK);
+	c.epoch = 3;
+	c.time_us = 2500000;
+	c.since_us = 0;
+	APPLY(QDB_OK);
+	CHECK(s.outage_since_us == 1000000);
+	report(2, 1, 0x5000);
+	APPLY(QDB_OK);
+	report(3, 1, 0x4000);
+	APPLY(QDB_OK);
+	seat(2);
+	APPLY(QDB_OK);
+	command(QDB_CMD_GATE_OPEN);
+	c.grant = *qdb_current_grant(&s);
+	c.time_us = 3000000;
+	APPLY(QDB_OK);
+	CHECK(s.last_outage_us == 2000000 && s.outage_since_us == 0 && s.last_open_us == 3000000);
+	CHECK(strstr(s.journal[s.journal_next - 2].reason, "2000 ms") != NULL);
+	command(QDB_CMD_RELEASE);
+	c.grant = *qdb_current_grant(&s);
+	c.time_us = 9000000;
+	c.since_us = 8900000;
+	APPLY(QDB_OK);
+	CHECK(s.outage_since_us == 8900000 && s.last_outage_us == 2000000);
+}
+
 static void
 quorum_lsn_is_what_a_majority_has(void)
 {
@@ -678,7 +785,7 @@ largest_values_fit_their_caps(void)
 	CHECK(qdb_state_encode(&s, bytes, &n) && n < 64 * 1024);
 	CHECK(qdb_state_decode(bytes, n, &decoded));
 	n = QDB_COMMAND_MAX_BYTES;
-	CHECK(qdb_command_encode(&c, bytes, &n) && n < 1024);
+	CHECK(qdb_command_encode(&c, bytes, &n) && n < 1536);
 }
 
 static uint64_t random_state = 42;
@@ -1038,6 +1145,9 @@ static const struct
 	TEST(token_text_is_exact),
 	TEST(only_the_seated_boot_opens_and_releases),
 	TEST(settings_are_checked),
+	TEST(webhooks_go_on_where_they_were),
+	TEST(loss_and_return_are_said_once),
+	TEST(outage_is_counted_from_the_first_sign),
 	TEST(quorum_lsn_is_what_a_majority_has),
 	TEST(lease_lasts_as_long_as_a_majority_says),
 	TEST(codec_round_trips),
