@@ -20,7 +20,7 @@ EXTRA_CLEAN  = build/unit build/model tmp_regress
 
 # Without libraft nothing builds: its place is found, or made, before all else.
 # Goals that need no compiler do without.
-no_deps = clean distclean maintainer-clean uninstall help demo-stop indent model bench
+no_deps = clean distclean maintainer-clean uninstall help demo-stop indent model bench chaos
 ifneq ($(filter-out $(no_deps),$(or $(MAKECMDGOALS),all)),)
 include build/deps.mk
 endif
@@ -39,7 +39,7 @@ endif
 build/deps.mk: test/scripts/deps.sh
 	@test/scripts/deps.sh build
 
-.PHONY: deps unit layers test check-long demo demo-stop bench indent model help
+.PHONY: deps unit layers test check-long chaos demo demo-stop bench indent model help
 
 deps:
 	@test/scripts/deps.sh test
@@ -56,6 +56,9 @@ test:
 
 check-long:
 	@MAKE="$(MAKE)" bash test/scripts/run_tests.sh long
+
+chaos:
+	@MAKE="$(MAKE)" bash test/scripts/chaos.sh
 
 demo:
 	@MAKE="$(MAKE)" bash test/scripts/demo.sh start
@@ -79,6 +82,7 @@ help:
 	@echo "make demo-stop   stop and remove them"
 	@echo "make test        everything: unit, layers, regress, clusters"
 	@echo "make check-long  the same and the tests that take long"
+	@echo "make chaos       SCENARIO=mix MINUTES=1: faults under load, then a verdict"
 	@echo "make unit        src/core and the Raft node alone"
 	@echo "make layers      who includes whom, which symbols leave"
 	@echo "make installcheck  SQL regression tests (not as root)"

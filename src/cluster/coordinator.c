@@ -129,6 +129,12 @@ raft_applied(void *arg, uint64_t index, const QdbCommand *command, QdbResult res
 }
 
 static void
+raft_named(void *arg, const QdbMember *member)
+{
+	qdb_mesh_expect(member);
+}
+
+static void
 raft_proposed(void *arg, uint64_t request, bool known, QdbResult result)
 {
 	qdb_proposal_finished(request, known, result);
@@ -146,6 +152,7 @@ qdb_open_raft(char *why, size_t why_size)
 	static const QdbRaftCallbacks callbacks = {
 		.send = send_raft,
 		.applied = raft_applied,
+		.named = raft_named,
 		.proposed = raft_proposed,
 		.log = raft_log
 	};

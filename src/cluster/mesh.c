@@ -169,6 +169,18 @@ set_address(QdbPeer *peer, const char *host, int port)
 	peer->next_connect_us = 0;
 }
 
+void
+qdb_mesh_expect(const QdbMember *member)
+{
+	QdbPeer    *peer;
+
+	if (member->id == 0 || member->id == qdb_co.self.member)
+		return;
+	peer = make_peer(member->id);
+	if (peer != NULL)
+		set_address(peer, member->host, member->raft_port);
+}
+
 /* Peers follow the replicated state; one that was removed is dropped. */
 static void
 follow_state(void)
@@ -176,16 +188,7 @@ follow_state(void)
 	const QdbState *state = qdb_co.state;
 
 	for (uint32 i = 0; i < state->nmembers; i++)
-	{
-		const QdbMember *member = &state->members[i];
-		QdbPeer    *peer;
-
-		if (member->id == qdb_co.self.member)
-			continue;
-		peer = make_peer(member->id);
-		if (peer != NULL)
-			set_address(peer, member->host, member->raft_port);
-	}
+		qdb_mesh_expect(&state->members[i]);
 	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
 	{
 		QdbPeer    *peer = &peers[i];

@@ -72,6 +72,9 @@ typedef struct QdbStranger
 extern bool qdb_mesh_start(void);
 extern void qdb_mesh_stop(void);
 
+/* An address to try until the replicated state tells. */
+extern void qdb_mesh_expect(const QdbMember *member);
+
 /* Accepts, connects, reads and dispatches. */
 extern void qdb_mesh_turn(void);
 

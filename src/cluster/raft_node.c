@@ -260,6 +260,28 @@ start(QdbRaft *r, uint64_t id, unsigned heartbeat_ms, char *why, size_t why_size
 	return true;
 }
 
+/* Tells who is named in the log; what cannot be read is libraft's to refuse. */
+static void
+name_members(QdbRaft *r)
+{
+	QdbRaftStorage *s = r->io.storage;
+	uint8_t    *buf = malloc(QDB_COMMAND_MAX_BYTES);
+
+	for (size_t i = 0; buf != NULL && r->callbacks.named != NULL && i < s->n; i++)
+	{
+		QdbCommand	command;
+
+		if (s->entries[i].type != RAFT_COMMAND || s->entries[i].len > QDB_COMMAND_MAX_BYTES ||
+			!qdb_storage_read(s, s->first + i, buf) ||
+			!qdb_command_decode(buf, s->entries[i].len, &command))
+			continue;
+		if (command.type == QDB_CMD_INIT || command.type == QDB_CMD_MEMBER_ADD ||
+			command.type == QDB_CMD_MEMBER_UPDATE)
+			r->callbacks.named(r->callbacks.arg, &command.member);
+	}
+	free(buf);
+}
+
 QdbRaft *
 qdb_raft_open(const char *dir, uint64_t id, QdbState *state,
 			  const QdbRaftCallbacks *callbacks,
@@ -293,6 +315,7 @@ qdb_raft_open(const char *dir, uint64_t id, QdbState *state,
 	qdb_io_init(&r->io, storage, &r->callbacks);
 	if (storage->torn)
 		qdb_io_log(&r->callbacks, QDB_LOG_LOG, "[raft] cut off a batch that a crash had torn");
+	name_members(r);
 	if (!start(r, id, heartbeat_ms, why, why_size))
 		return NULL;
 	r->next_tick = now_ms(r) + r->io.tick_ms;

@@ -29,6 +29,14 @@ typedef struct QdbRaftCallbacks
 	 * NULL).
 	 */
 	void		(*applied) (void *arg, uint64_t index, const QdbCommand *command, QdbResult result);
+
+	/*
+	 * While opening: an entry of the log names this member's address.  A
+	 * hint, since the entry may never be committed; without it members that
+	 * all start again before the first snapshot would not find each other,
+	 * and so commit nothing.  May be NULL.
+	 */
+	void		(*named) (void *arg, const QdbMember *member);
 	/* Answer to qdb_raft_propose.  known false: the outcome is unknown. */
 	void		(*proposed) (void *arg, uint64_t request, bool known, QdbResult result);
 	/* Diagnostics: level as elog's (LOG, DEBUG1, WARNING). */

@@ -402,6 +402,15 @@ sub http
 	return (defined $code ? $code + 0 : 0, $body);
 }
 
+# /cluster/journal as a list, oldest first; empty when nobody answers.
+sub journal
+{
+	my ($self, $i) = @_;
+	my ($code, $body) = $self->http($i, '/cluster/journal');
+	my $j = $code == 200 ? eval { decode_json($body) } : undef;
+	return ref $j eq 'HASH' ? $j->{journal} || [] : $j || [];
+}
+
 # /cluster/status as Perl data, undef when there is none.
 sub status
 {

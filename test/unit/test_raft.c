@@ -118,7 +118,7 @@ node_log(void *arg, int level, const char *message)
 static bool
 node_open(Node *node, char *why, size_t why_size)
 {
-	QdbRaftCallbacks callbacks = {node, node_send, node_applied, node_proposed, node_log};
+	QdbRaftCallbacks callbacks = {node, node_send, node_applied, NULL, node_proposed, node_log};
 
 	qdb_state_init(&node->state);
 	node->raft = qdb_raft_open(node->dir, node->id, &node->state, &callbacks,
@@ -382,7 +382,7 @@ test_snapshot(void)
 static QdbRaft *
 open_damaged(const Node *node, long where, long cut, char *why, size_t why_size)
 {
-	QdbRaftCallbacks callbacks = {(void *) node, node_send, node_applied, node_proposed, node_log};
+	QdbRaftCallbacks callbacks = {(void *) node, node_send, node_applied, NULL, node_proposed, node_log};
 	static QdbState state;
 	static int	copies = 0;
 	char		dir[600];

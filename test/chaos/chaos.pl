@@ -1,0 +1,240 @@
+# chaos.pl
+#	A cluster under a load that remembers everything, faults, healing, verdict.
+#
+#	perl -Itest/lib -Itest/chaos test/chaos/chaos.pl SCENARIO [minutes=1] [seed=N] [nodes=3]
+#
+# Prints what was done and closes with TAP lines: settled after every fault, no
+# anomaly of each kind, equal nodes.  "chaos.pl list" lists the scenarios; several,
+# separated by commas, take turns by chance, "mix" takes all of them.
+use strict;
+use warnings;
+use ChaosCheck;
+use ChaosFault;
+use ChaosLoad;
+use QuantaCluster;
+use Test::More;
+use Time::HiRes qw(time sleep);
+
+# name => [faults, each as: function, arguments], [seconds that a fault lasts]
+my %scenarios = (
+	kill_primary => { faults => [ [ kill_all => 'primary' ] ] },
+	kill_replica => { faults => [ [ kill_all => 'replica' ] ] },
+	kill_any => { faults => [ [ kill_all => 'any' ] ] },
+	kill_postmaster => { faults => [ [ kill_postmaster => 'primary' ], [ kill_postmaster => 'replica' ] ] },
+	kill_backend => { faults => [ [ kill_process => 'primary', 'postgres postgres' ] ] },
+	kill_coordinator => { faults => [ [ kill_process => 'any', 'quantadb coordinator' ] ] },
+	kill_streamer => { faults => [ [ kill_process => 'primary', 'quantadb streamer' ] ] },
+	kill_walreceiver => { faults => [ [ kill_process => 'replica', 'walreceiver' ] ] },
+	kill_startup => { faults => [ [ kill_process => 'replica', 'startup' ] ] },
+	kill_checkpointer => { faults => [ [ kill_process => 'any', 'checkpointer' ] ] },
+	kill_everyone => { faults => [ ['kill_everyone'] ] },
+	stop_everyone => { faults => [ ['stop_everyone'] ] },
+	stop_fast => { faults => [ [ stop_fast => 'primary' ], [ stop_fast => 'replica' ] ] },
+	pause_node => { faults => [ [ pause => 'primary', 'node' ], [ pause => 'replica', 'node' ] ], lasts => 3 },
+	pause_postmaster => { faults => [ [ pause => 'primary', 'postmaster' ] ], lasts => 3 },
+	pause_coordinator => { faults => [ [ pause => 'any', 'quantadb coordinator' ] ], lasts => 3 },
+	pause_streamer => { faults => [ [ pause => 'primary', 'quantadb streamer' ] ], lasts => 3 },
+	double_failover => { faults => [ ['double_failover'] ] },
+	switchover => { faults => [ ['switchover'] ] },
+	cancel_storm => { faults => [ ['cancel_storm'] ] },
+	flip_byte => { faults => [ ['flip_byte'], [ kill_all => 'primary' ] ] },
+	ddl => { faults => [ ['ddl'] ] });
+
+# Lasting shorter than usual would test little; longer, seldom.
+my $lasts = 0.5;
+
+my ($name, @options) = @ARGV;
+if (!$name || $name eq 'list')
+{
+	print "$_\n" for sort keys(%scenarios), 'mix';
+	exit 0;
+}
+my %option = (minutes => 1, seed => $$ ^ time, nodes => 3, isolation => 'SERIALIZABLE', map { split(/=/, $_, 2) } @options);
+my @faults;
+for my $scenario ($name eq 'mix' ? sort keys %scenarios : split(/,/, $name))
+{
+	my $s = $scenarios{$scenario} or die "no scenario \"$scenario\", see \"list\"\n";
+	push @faults, map { { fault => $_, lasts => $s->{lasts} } } @{ $s->{faults} };
+}
+srand($option{seed});
+note("scenario $name, $option{minutes} minutes, seed $option{seed}");
+
+my $c = QuantaCluster->new_cluster(n => $option{nodes}, conf => "max_prepared_transactions = 20\n");
+my @clients;
+prepare_load();
+my @events = run_faults();
+finish();
+exit(done_testing() ? 0 : 1);
+
+# ---- steps ----
+
+sub prepare_load
+{
+	my $p = $c->primary;
+	for my $kind (sort keys %ChaosLoad::kinds)
+	{
+		my $setup = $ChaosLoad::kinds{$kind}{setup} or next;
+		$c->sql($p, $_) for $setup->();
+	}
+	$c->sql($p, 'CREATE EXTENSION amcheck');
+	my $id = 1;
+	my @writers = (([ 'unique' ]) x 2, ([ 'bank' ]) x 2, ([ 'lists' ]) x 2, ([ 'register' ]) x 2, [ 'two_phase' ]);
+	for my $w (@writers)
+	{
+		push @clients, ChaosLoad::start($c->{dir}, id => $id++, kind => $w->[0], conninfo => uri_less($c->conninfo_rw),
+			seed => $option{seed}, isolation => $option{isolation}, pause => 0.01,
+			session => $w->[0] eq 'register' ? ["SET quantadb.read_consistency = 'strict'"] : []);
+	}
+	for my $i ($c->all)
+	{
+		for my $kind ('audit', 'lists_read')
+		{
+			push @clients, ChaosLoad::start($c->{dir}, id => $id++, kind => $kind, conninfo => uri_less($c->conninfo($i)),
+				node => "n$i", seed => $option{seed}, pause => 0.05);
+		}
+	}
+}
+
+# DBD::Pg wants name=value pairs separated by semicolons.
+sub uri_less { my ($text) = @_; $text =~ s/ /;/g; return $text }
+
+sub settled
+{
+	my $p = 0;
+	for my $i ($c->all)
+	{
+		my $state = $c->state($i);
+		if ($state eq 'primary') { return 0 if $p; $p = $i }
+		elsif ($state ne 'replica') { return 0 }
+	}
+	return $p;
+}
+
+sub run_faults
+{
+	my @done;
+	my $until = time + 60 * $option{minutes};
+	while (time < $until)
+	{
+		my $f = $faults[ int(rand(@faults)) ];
+		my ($function, @args) = @{ $f->{fault} };
+		my $at = time;
+		my ($words, $heal) = do { no strict 'refs'; &{"ChaosFault::$function"}($c, @args) };
+		if (!$words) { sleep 0.5; next }
+		note(sprintf('%.3f %s', $at, $words));
+		sleep(($f->{lasts} || $lasts) * (0.5 + rand()));
+		$heal->();
+		my $ok = eval { $c->wait_for(\&settled, 120, 'the cluster settles'); 1 };
+		push @done, { at => $at, words => $words, settled => $ok ? time - $at : undef };
+		if (!$ok)
+		{
+			diag("after $words: $@");
+			last;
+		}
+		sleep(0.5 + rand());
+	}
+	return @done;
+}
+
+# Per fault the longest time, in ms, without an acknowledged insert until all had settled.
+sub outages
+{
+	my (@operations) = @_;
+	my @acks = sort { $a <=> $b } map { $_->{end} } grep { $_->{status} eq 'ok' && $_->{kind} eq 'unique' } @operations;
+	my @ms;
+	for my $event (grep { defined $_->{settled} } @events)
+	{
+		my ($last, $longest) = ($event->{at}, 0);
+		for my $ack (grep { $_ > $event->{at} } @acks)
+		{
+			$longest = $ack - $last if $ack - $last > $longest;
+			$last = $ack;
+			last if $ack > $event->{at} + $event->{settled};
+		}
+		push @ms, 1000 * $longest;
+	}
+	return sort { $a <=> $b } @ms;
+}
+
+sub finish
+{
+	kill 'TERM', @clients;
+	waitpid($_, 0) for @clients;
+	my $unsettled = grep { !defined $_->{settled} } @events;
+	cmp_ok(scalar(@events), '>', 0, scalar(@events) . ' faults');
+	is($unsettled, 0, 'after each of them all nodes streamed again without help');
+	my $p = eval { $c->wait_for(\&settled, 120, 'the end'); settled() };
+	if (!$p) { fail('a primary at the end'); return }
+
+	# Prepared transactions that nobody finished would hold their rows back from the checks.
+	$c->sql($p, "ROLLBACK PREPARED '$_'") for split(/\n/, $c->sql($p, 'SELECT gid FROM pg_prepared_xacts'));
+	my @operations = ChaosCheck::read_history(glob "$c->{dir}/history.*");
+	my %count;
+	$count{ $_->{status} }++ for @operations;
+	my @ms = outages(@operations);
+	note(sprintf('%s: %d faults, %d operations, %d acknowledged, %d failed, %d unknown, outage p50 %d ms, p99 %d ms',
+			$name, scalar(@events), scalar(@operations), map({ $count{$_} || 0 } qw(ok fail unknown)),
+			@ms ? ($ms[ @ms / 2 ], $ms[ $#ms * 0.99 ]) : (0, 0)));
+	cmp_ok($count{ok} || 0, '>', 100, 'operations were acknowledged');
+
+	my %anomalies = (
+		'unique inserts' => [ ChaosCheck::check_set('insert', [ split(/\n/, $c->sql($p, 'SELECT x FROM uniq')) ],
+				ChaosCheck::of_kind('unique', @operations)) ],
+		'prepared inserts' => [ ChaosCheck::check_set('prepared insert', [ split(/\n/, $c->sql($p, 'SELECT x FROM prepared')) ],
+				ChaosCheck::of_kind('two_phase', @operations)) ],
+		'the bank' => [ ChaosCheck::check_bank(ChaosLoad::ACCOUNTS, ChaosLoad::BALANCE, ChaosCheck::of_kind('audit', @operations)) ],
+		'registers' => [ ChaosCheck::check_registers(ChaosCheck::of_kind('register', @operations)) ],
+		'lists' => [ ChaosCheck::check_lists({ map { split(/\|/, $_, 2) } split(/\n/, $c->sql($p, 'SELECT k, v FROM lists')) },
+				$option{isolation}, grep { $_->{kind} =~ /^lists/ } @operations) ],
+		'the journal' => [ ChaosCheck::check_journal(map { [ split(/\|/) ] }
+				split(/\n/, $c->sql($p, 'SELECT epoch, event, node FROM quantadb_journal ORDER BY time'))) ]);
+	for my $what (sort keys %anomalies)
+	{
+		my @found = @{ $anomalies{$what} };
+		diag($_) for splice(@{ [@found] }, 0, 10);
+		is(scalar(@found), 0, "$what: no anomaly");
+	}
+	equal_nodes($p);
+}
+
+# Tables, WAL and indexes.
+sub equal_nodes
+{
+	my ($p) = @_;
+	my $digest = join(' UNION ALL ', map { "SELECT '$_', count(*), md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM $_ t" }
+		  qw(uniq bank lists register prepared));
+	my $expected = $c->sql($p, $digest);
+	for my $i (grep { $_ != $p } $c->all)
+	{
+		$c->wait_replayed($i, $p);
+		is($c->sql($i, $digest), $expected, "n$i has the tables of n$p");
+		is(different_wal($p, $i), '', "n$i has the WAL of n$p");
+	}
+	for my $i ($c->all)
+	{
+		my ($code, undef, $err) = $c->sql_try($i,
+			"SELECT bt_index_check(c.oid, true) FROM pg_class c JOIN pg_am a ON a.oid = relam
+			 WHERE amname = 'btree' AND relkind = 'i' AND relpersistence = 'p'", timeout => 120);
+		is($code, 0, "amcheck finds nothing on n$i") or diag($err);
+		my $corrupt = $c->sql($i, "SELECT count(*) FROM pg_class c, LATERAL verify_heapam(c.oid) v
+			WHERE relkind = 'r' AND relpersistence = 'p' AND relam = (SELECT oid FROM pg_am WHERE amname = 'heap')", timeout => 120);
+		is($corrupt, 0, "nor does verify_heapam");
+	}
+}
+
+# Names of complete segments that both nodes have with other bytes; '' when none.
+sub different_wal
+{
+	my ($p, $i) = @_;
+	my $current = $c->sql($p, 'SELECT pg_walfile_name(pg_current_wal_flush_lsn())');
+	my @different;
+	for my $path (glob $c->node($p)->{data} . '/pg_wal/' . ('[0-9A-F]' x 24))
+	{
+		my ($segment) = $path =~ m{/([0-9A-F]{24})$};
+		my $other = $c->node($i)->{data} . "/pg_wal/$segment";
+		# Later ones are recycled files of no meaning; of earlier timelines the last is partial.
+		next if substr($segment, 0, 8) ne substr($current, 0, 8) || $segment ge $current || !-e $other;
+		push @different, $segment if QuantaCluster::slurp($path) ne QuantaCluster::slurp($other);
+	}
+	return join(' ', @different);
+}

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+#
+# chaos.sh
+#	Builds, installs and runs one scenario of test/chaos on real servers.
+#
+# SCENARIO=mix MINUTES=1 NODES=3 SEED=n; SCENARIO=list names them all, SCENARIO=all runs
+# one after the other.  Closes with the table of what was run; the folder of a run that
+# found something is kept and named.
+#
+set -uo pipefail
+cd "$(dirname "$0")/../.." || exit 1
+scenario=${SCENARIO:-mix}
+test/scripts/deps.sh test || exit 1
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+as_owner() { if [ "$(id -u)" = 0 ]; then (cd "$work" && runuser -u postgres -- "$@"); else (cd "$work" && "$@"); fi; }
+
+${MAKE:-make} -s all || exit 1
+as_root "${MAKE:-make}" -s install >/dev/null || exit 1
+work=$(mktemp -d "${TMPDIR:-/tmp}/quantadb-chaos-XXXXXX")
+mkdir "$work/data"
+cp -r test/lib test/chaos "$work/"
+[ "$(id -u)" = 0 ] && chown -R postgres: "$work"
+chmod 755 "$work"
+
+run() {	# scenario
+	as_owner env HOME="$work" TMPDIR="$work/data" LC_ALL=C perl -I"$work/lib" -I"$work/chaos" "$work/chaos/chaos.pl" "$1" \
+		"minutes=${MINUTES:-1}" "nodes=${NODES:-3}" ${SEED:+"seed=$SEED"} ${ISOLATION:+"isolation=$ISOLATION"}
+}
+
+if [ "$scenario" = list ]; then
+	run list
+	rm -rf "$work"
+	exit 0
+fi
+names=$scenario
+[ "$scenario" = all ] && names=$(run list)
+failed=0
+for name in $names; do
+	echo "== $name"
+	run "$name" 2>&1 | tee "$work/$name.log"
+	[ "${PIPESTATUS[0]}" = 0 ] || failed=$((failed + 1))
+done
+echo
+echo "== scenario: faults, operations, outages"
+grep -hE '^# [a-z_]+: [0-9]+ faults' "$work"/*.log | sed 's/^# //'
+if [ $failed = 0 ]; then
+	rm -rf "$work"
+else
+	echo "$failed scenarios found something; logs and data are in $work."
+	exit 1
+fi
