@@ -65,6 +65,9 @@ on_transaction(XactEvent event, void *arg)
 			/* Later steps can still assign an xid (NOTIFY), so always hold. */
 			qdb_hold_signals();
 			qdb_check_commit();
+			/* Replicas shall say at once what they have applied. */
+			if (synchronous_commit == SYNCHRONOUS_COMMIT_REMOTE_APPLY)
+				pg_atomic_write_u64(&qdb_shared->apply_wanted_us, (uint64) qdb_now_us());
 			break;
 		case XACT_EVENT_COMMIT:
 			qdb_release_signals();

@@ -42,6 +42,7 @@ extern int	qdb_replication_port;
 extern int	qdb_http_port;
 extern int	qdb_heartbeat_ms;
 extern int	qdb_replication_buffer_kb;
+extern int	qdb_replication_compression;	/* QdbCodec of wal/compress.h */
 extern int	qdb_priority;
 extern int	qdb_read_consistency;	/* QdbReadConsistency, per session */
 extern char *qdb_min_lsn;
@@ -271,6 +272,8 @@ typedef struct QdbShared
 	pg_atomic_uint64 quorum_epoch;	/* epoch that quorum_lsn belongs to */
 	pg_atomic_uint64 quorum_membership; /* membership number it was counted
 										 * under */
+	pg_atomic_uint64 apply_wanted_us;	/* backends: when a commit last wanted
+										 * remote_apply, monotonic */
 
 	/* Written by startup's redo of an epoch record; under mutex. */
 	uint64		replayed_epoch;

@@ -372,31 +372,41 @@ read_input(QdbChannel *channel)
 	return false;
 }
 
+/* Writes what the connection takes; 0: nothing now, or it failed. */
+static size_t
+write_some(QdbChannel *channel, const uint8_t *bytes, size_t length)
+{
+	ssize_t		n;
+	int			error;
+
+	do
+		n = send(channel->fd, bytes, length, MSG_NOSIGNAL);
+	while (n < 0 && errno == EINTR);
+	if (n > 0)
+	{
+		channel->sent += n;
+		return n;
+	}
+	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		return 0;
+	error = n < 0 ? errno : EPIPE;
+	/* What the peer said last, a refusal perhaps, is still readable. */
+	(void) read_input(channel);
+	fail(channel, "could not send", error);
+	return 0;
+}
+
 static void
 flush_queue(QdbChannel *channel)
 {
 	while (channel->state == QDB_CHANNEL_UP && channel->queue_start < channel->queue_end)
 	{
-		ssize_t		n = send(channel->fd, channel->queue + channel->queue_start,
-							 channel->queue_end - channel->queue_start, MSG_NOSIGNAL);
+		size_t		n = write_some(channel, channel->queue + channel->queue_start,
+								   channel->queue_end - channel->queue_start);
 
-		if (n > 0)
-		{
-			channel->queue_start += n;
-			channel->sent += n;
-		}
-		else if (n < 0 && errno == EINTR)
-			continue;
-		else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		if (n == 0)
 			break;
-		else
-		{
-			int			error = n < 0 ? errno : EPIPE;
-
-			/* What the peer said last, a refusal perhaps, is still readable. */
-			(void) read_input(channel);
-			fail(channel, "could not send", error);
-		}
+		channel->queue_start += n;
 	}
 	if (channel->queue_start == channel->queue_end)
 		channel->queue_start = channel->queue_end = 0;
@@ -529,4 +539,37 @@ qdb_channel_send(QdbChannel *channel, uint8_t type, const void *payload, uint32_
 	channel->queue_end += need;
 	flush_queue(channel);
 	return true;
+}
+
+size_t
+qdb_channel_write(QdbChannel *channel, const void *bytes, size_t length)
+{
+	size_t		done = 0;
+
+	while (done < length && channel->state == QDB_CHANNEL_UP && qdb_channel_queued(channel) == 0)
+	{
+		size_t		n = write_some(channel, (const uint8_t *) bytes + done, length - done);
+
+		if (n == 0)
+			break;
+		done += n;
+	}
+	return done;
+}
+
+bool
+qdb_channel_queue_rest(QdbChannel *channel, const void *bytes, size_t length)
+{
+	if (channel->state == QDB_CHANNEL_FAILED || !make_room(channel, length))
+		return false;
+	memcpy(channel->queue + channel->queue_end, bytes, length);
+	channel->queue_end += length;
+	flush_queue(channel);
+	return true;
+}
+
+void
+qdb_channel_set_send_buffer(QdbChannel *channel, size_t bytes)
+{
+	set_option(channel->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int) bytes);
 }

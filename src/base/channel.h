@@ -65,6 +65,20 @@ extern void qdb_channel_drive(QdbChannel *channel);
 /* Queues a frame and tries to send; false: queue full or failed. */
 extern bool qdb_channel_send(QdbChannel *channel, uint8_t type, const void *payload, uint32_t length);
 
+/*
+ * For a frame that its caller has encoded and keeps, because many channels send
+ * the same: writes what the connection takes now, past the queue, and returns
+ * how many bytes that was (0 while anything is queued).  Until the rest has
+ * followed, by this call or qdb_channel_queue_rest, nothing else may be sent.
+ */
+extern size_t qdb_channel_write(QdbChannel *channel, const void *bytes, size_t length);
+
+/* The rest of such a frame goes into the queue; false: no room, or failed. */
+extern bool qdb_channel_queue_rest(QdbChannel *channel, const void *bytes, size_t length);
+
+/* At most so many unsent bytes wait in the kernel. */
+extern void qdb_channel_set_send_buffer(QdbChannel *channel, size_t bytes);
+
 /* The next complete frame that has arrived; false: none (or failed). */
 extern bool qdb_channel_receive(QdbChannel *channel, QdbFrame *frame);
 extern uint64_t qdb_channel_bytes_sent(const QdbChannel *channel);

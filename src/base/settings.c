@@ -27,6 +27,7 @@ int			qdb_replication_port = 6432;
 int			qdb_http_port = 8432;
 int			qdb_heartbeat_ms = 100;
 int			qdb_replication_buffer_kb = 1024;
+int			qdb_replication_compression = 1;
 int			qdb_priority = 100;
 int			qdb_read_consistency = QDB_READ_EVENTUAL;
 char	   *qdb_min_lsn = NULL;
@@ -36,6 +37,14 @@ static const struct config_enum_entry consistency_options[] = {
 	{"eventual", QDB_READ_EVENTUAL, false},
 	{"session", QDB_READ_SESSION, false},
 	{"strict", QDB_READ_STRICT, false},
+	{NULL, 0, false}
+};
+
+/* The codecs on the wire, and their numbers there. */
+static const struct config_enum_entry compression_options[] = {
+	{"off", 0, false},
+	{"lz4", 1, false},
+	{"zstd", 2, false},
 	{NULL, 0, false}
 };
 
@@ -166,8 +175,11 @@ qdb_define_settings(void)
 							NULL, &qdb_heartbeat_ms, 100, 10, 10000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("quantadb.replication_buffer", "Batch and send buffer of a stream.",
-							NULL, &qdb_replication_buffer_kb, 1024, 128, 2048,
-							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
+							NULL, &qdb_replication_buffer_kb, 1024, 256, 65536,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomEnumVariable("quantadb.replication_compression", "Compression of the WAL stream.",
+							 NULL, &qdb_replication_compression, 1, compression_options,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("quantadb.priority", "Higher wins ties; 0 never becomes primary.",
 							NULL, &qdb_priority, 100, 0, 1000000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);

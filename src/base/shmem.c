@@ -68,6 +68,7 @@ qdb_shmem_startup(void)
 		pg_atomic_init_u64(&qdb_shared->quorum_epoch, 0);
 		pg_atomic_init_u64(&qdb_shared->quorum_membership, 0);
 		qdb_init_counters(&qdb_shared->counters);
+		pg_atomic_init_u64(&qdb_shared->apply_wanted_us, 0);
 		ConditionVariableInit(&qdb_shared->request_done);
 		qdb_shared->node_state = QDB_NODE_INERT;
 		load_identity();

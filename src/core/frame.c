@@ -46,7 +46,7 @@ qdb_frame_max_length(uint8_t type)
 		case QDB_FRAME_START:
 			return 64;
 		case QDB_FRAME_WAL:
-			return KB(2048);
+			return KB(256);
 		case QDB_FRAME_END_OF_TIMELINE:
 			return 64;
 		case QDB_FRAME_REPLY:
@@ -92,16 +92,45 @@ static const uint32_t crc_table[256] = {
 	0x79B737BA, 0x8BDCB4B9, 0x988C474D, 0x6AE7C44E, 0xBE2DA0A5, 0x4C4623A6, 0x5F16D052, 0xAD7D5351
 };
 
+static uint32_t
+crc32c_portable(uint32_t crc, const uint8_t *p, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		crc = crc_table[(crc ^ p[i]) & 0xFF] ^ (crc >> 8);
+	return crc;
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+/* The processor's own instruction: some twenty times faster. */
+__attribute__((target("sse4.2")))
+static uint32_t
+crc32c_sse42(uint32_t crc, const uint8_t *p, size_t len)
+{
+	uint64_t	wide = crc;
+
+	for (; len >= 8; p += 8, len -= 8)
+	{
+		uint64_t	word;
+
+		memcpy(&word, p, sizeof(word));
+		wide = __builtin_ia32_crc32di(wide, word);
+	}
+	crc = (uint32_t) wide;
+	for (; len > 0; p++, len--)
+		crc = __builtin_ia32_crc32qi(crc, *p);
+	return crc;
+}
+#endif
+
 /* Pass 0 to begin, or the result so far to go on. */
 uint32_t
 qdb_crc32c(uint32_t crc, const void *data, size_t len)
 {
-	const uint8_t *p = data;
-
-	crc = ~crc;
-	for (size_t i = 0; i < len; i++)
-		crc = crc_table[(crc ^ p[i]) & 0xFF] ^ (crc >> 8);
-	return ~crc;
+#if defined(__x86_64__) && defined(__GNUC__)
+	if (__builtin_cpu_supports("sse4.2"))
+		return ~crc32c_sse42(~crc, data, len);
+#endif
+	return ~crc32c_portable(~crc, data, len);
 }
 
 static uint32_t

@@ -46,8 +46,9 @@ typedef enum QdbFrameType
 	QDB_FRAME_HISTORY_REQUEST,	/* timeline */
 	QDB_FRAME_HISTORY,			/* file name, contents */
 	QDB_FRAME_START,			/* timeline, LSN */
-	QDB_FRAME_WAL,				/* one or more walsender messages: u32 length,
-								 * bytes */
+	QDB_FRAME_WAL,				/* flags, codec, length, then walsender
+								 * messages (u32 length, bytes) as they are or
+								 * compressed */
 	QDB_FRAME_END_OF_TIMELINE,	/* next timeline, its start */
 	QDB_FRAME_REPLY				/* standby reply or feedback, with the ack's
 								 * names */

@@ -11,6 +11,8 @@
 
 #include <string.h>
 
+#include "wal/compress.h"
+
 static bool
 finish(const QdbWriter *w, uint32_t *len)
 {
@@ -160,4 +162,21 @@ qdb_position_decode(const uint8_t *buf, uint32_t len, uint32_t *timeline, uint64
 	*timeline = qdb_get_u32(&r);
 	*lsn = qdb_get_u64(&r);
 	return qdb_reader_done(&r);
+}
+
+bool
+qdb_wal_prefix_decode(const uint8_t *buf, uint32_t len, QdbWalPrefix *prefix)
+{
+	QdbReader	r = {.buf = buf,.size = len};
+
+	prefix->flags = qdb_get_u8(&r);
+	prefix->codec = qdb_get_u8(&r);
+	prefix->raw_length = qdb_get_u32(&r);
+	if (r.failed || (prefix->flags & ~QDB_WAL_APPLY_WANTED) != 0 ||
+		prefix->codec > QDB_CODEC_ZSTD ||
+		prefix->raw_length == 0 || prefix->raw_length > QDB_WAL_RAW_MAX)
+		return false;
+	prefix->data = buf + r.pos;
+	prefix->data_length = len - (uint32_t) r.pos;
+	return prefix->codec != QDB_CODEC_NONE || prefix->data_length == prefix->raw_length;
 }

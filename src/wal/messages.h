@@ -25,6 +25,24 @@
 #define QDB_RAW_REPLY_MAX		128
 #define QDB_HISTORY_NAME_SIZE	64
 
+/*
+ * A WAL frame's payload: flags, codec (compress.h), length of the messages as
+ * they are, and the messages, compressed or not.
+ */
+#define QDB_WAL_APPLY_WANTED	0x01	/* say at once what was applied */
+#define QDB_WAL_PREFIX_BYTES	6
+#define QDB_WAL_CHUNK_BYTES		(128 * 1024)	/* of WAL in a frame, at most */
+#define QDB_WAL_RAW_MAX			(QDB_WAL_CHUNK_BYTES + 64)	/* with its header */
+
+typedef struct QdbWalPrefix
+{
+	uint8_t		flags;
+	uint8_t		codec;
+	uint32_t	raw_length;		/* 1 to QDB_WAL_RAW_MAX */
+	const uint8_t *data;
+	uint32_t	data_length;
+} QdbWalPrefix;
+
 typedef struct QdbStreamHello
 {
 	uint32_t	version;
@@ -74,6 +92,9 @@ extern bool qdb_refusal_encode(const QdbStreamRefusal *refusal, uint8_t *buf, ui
 extern bool qdb_refusal_decode(const uint8_t *buf, uint32_t len, QdbStreamRefusal *refusal);
 extern bool qdb_reply_encode(const QdbStreamReply *reply, uint8_t *buf, uint32_t *len);
 extern bool qdb_reply_decode(const uint8_t *buf, uint32_t len, QdbStreamReply *reply);
+
+/* False: unknown flags or codec, or a length that does not fit. */
+extern bool qdb_wal_prefix_decode(const uint8_t *buf, uint32_t len, QdbWalPrefix *prefix);
 
 /* START and END_OF_TIMELINE: a timeline and a position. */
 extern bool qdb_position_encode(uint32_t timeline, uint64_t lsn, uint8_t *buf, uint32_t *len);

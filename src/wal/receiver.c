@@ -28,11 +28,13 @@
 #include "access/xlogrecovery.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "port/pg_bswap.h"
 #include "replication/walreceiver.h"
 #include "utils/memutils.h"
 
 #include "base/base.h"
 #include "base/channel.h"
+#include "wal/compress.h"
 #include "wal/messages.h"
 #include "wal/receiver.h"
 #include "wal/wal.h"
@@ -41,6 +43,12 @@
 #define FLUSH_AFTER_BYTES		(1024 * 1024)
 /* A history request that is not answered. */
 #define ANSWER_TIMEOUT_US		INT64CONST(10000000)
+#define KEEPALIVE_BYTES			18
+#define STANDBY_REPLY_BYTES		34	/* 'r', four integers, a flag */
+#define STATUS_INTERVAL_US		INT64CONST(1000000)
+/* Replies with no news but of apply: so many in each window. */
+#define APPLY_WINDOW_US			100000
+#define APPLY_REPLIES			5
 
 typedef struct MemberConn
 {
@@ -52,9 +60,22 @@ typedef struct MemberConn
 	const uint8_t *rest;
 	uint32		rest_length;
 	size_t		since_pause;	/* bytes handed out since the last 0 */
+
+	/* What was said last, and a reply that may wait a little. */
+	uint64		said_flush;
+	uint64		said_apply;
+	int64		said_us;
+	int64		window_us;		/* begin of the window for replies about apply
+								 * alone */
+	int			window_replies;
+	bool		apply_wanted;	/* the primary has commits that wait for it */
+	bool		asked;			/* a keepalive wants an answer */
+	int			postponed_length;
+	char		postponed[QDB_RAW_REPLY_MAX];
 } MemberConn;
 
 static WalReceiverFunctionsType *libpq_functions = NULL;
+static uint8 *unpacked = NULL;	/* messages of a compressed frame */
 
 /* The one connection of this process; memory is kept for the next one. */
 static MemberConn member_conn;
@@ -321,8 +342,30 @@ take_message(char **buffer)
 	member_conn.rest += r.pos;
 	member_conn.rest_length -= r.pos;
 	member_conn.since_pause += length;
+	if (bytes[0] == 'k' && length == KEEPALIVE_BYTES && bytes[KEEPALIVE_BYTES - 1] != 0)
+		member_conn.asked = true;
 	*buffer = (char *) bytes;
 	return (int) length;
+}
+
+/* Length and codec are checked before anything is unpacked, into a fixed buffer. */
+static void
+open_wal_frame(const QdbFrame *frame)
+{
+	QdbWalPrefix prefix;
+
+	if (!qdb_wal_prefix_decode(frame->payload, frame->length, &prefix))
+		report_protocol_violation(frame->type);
+	member_conn.apply_wanted = (prefix.flags & QDB_WAL_APPLY_WANTED) != 0;
+	member_conn.rest = prefix.data;
+	member_conn.rest_length = prefix.raw_length;
+	if (prefix.codec == QDB_CODEC_NONE)
+		return;
+	if (unpacked == NULL)
+		unpacked = MemoryContextAlloc(TopMemoryContext, QDB_WAL_RAW_MAX);
+	if (!qdb_decompress(prefix.codec, prefix.data, prefix.data_length, unpacked, prefix.raw_length))
+		report_protocol_violation(frame->type);
+	member_conn.rest = unpacked;
 }
 
 /* Takes the next frame; false when none is there. */
@@ -347,8 +390,7 @@ next_stream_frame(void)
 	switch (frame.type)
 	{
 		case QDB_FRAME_WAL:
-			member_conn.rest = frame.payload;
-			member_conn.rest_length = frame.length;
+			open_wal_frame(&frame);
 			break;
 		case QDB_FRAME_END_OF_TIMELINE:
 			if (!qdb_position_decode(frame.payload, frame.length, &timeline, &lsn))
@@ -363,6 +405,82 @@ next_stream_frame(void)
 			report_protocol_violation(frame.type);
 	}
 	return true;
+}
+
+static uint64
+current_membership(void)
+{
+	uint64		membership;
+
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	membership = qdb_shared->state.membership;
+	LWLockRelease(qdb_shared->state_lock);
+	return membership;
+}
+
+static uint64
+get_int64(const char *p)
+{
+	uint64		v;
+
+	memcpy(&v, p, sizeof(v));
+	return pg_ntoh64(v);
+}
+
+/*
+ * The walreceiver replies when it has written, when it has flushed, and when
+ * startup has applied what there is.  Each costs the primary a wake-up, so one
+ * that only says "written" waits for the flush that comes next, and those that
+ * only say "applied" are few unless a commit waits for them.
+ */
+static bool
+is_news(const char *reply, int nbytes)
+{
+	int64		now = qdb_now_us();
+
+	if (reply[0] != 'r' || nbytes != STANDBY_REPLY_BYTES ||
+		member_conn.asked || reply[STANDBY_REPLY_BYTES - 1] != 0 ||
+		get_int64(reply + 9) != member_conn.said_flush ||
+		now - member_conn.said_us >= STATUS_INTERVAL_US)
+		return true;
+	if (get_int64(reply + 17) == member_conn.said_apply)
+		return false;
+	if (member_conn.apply_wanted)
+		return true;
+	if (now - member_conn.window_us >= APPLY_WINDOW_US)
+	{
+		member_conn.window_us = now;
+		member_conn.window_replies = 0;
+	}
+	return ++member_conn.window_replies <= APPLY_REPLIES;
+}
+
+static void
+send_reply(const char *raw, int length)
+{
+	QdbStreamReply reply;
+	uint8		buf[QDB_REPLY_MAX_BYTES];
+	uint32		len = sizeof(buf);
+
+	reply.epoch = member_conn.link.epoch;
+	reply.membership = current_membership();
+	reply.incarnation = qdb_shared->identity.incarnation;
+	reply.boot = qdb_shared->identity.boot;
+	reply.connection = member_conn.link.welcome.connection;
+	reply.length = length;
+	memcpy(reply.raw, raw, length);
+	if (!qdb_reply_encode(&reply, buf, &len))
+		elog(ERROR, "could not encode a standby message");
+	check_epoch();				/* I2 */
+	if (raw[0] == 'r' && length == STANDBY_REPLY_BYTES)
+	{
+		member_conn.said_flush = get_int64(raw + 9);
+		member_conn.said_apply = get_int64(raw + 17);
+		member_conn.said_us = qdb_now_us();
+		member_conn.asked = false;
+		member_conn.postponed_length = 0;
+	}
+	send_frame(QDB_FRAME_REPLY, buf, len);
 }
 
 static int
@@ -385,6 +503,9 @@ receiver_receive(WalReceiverConn *conn, char **buffer, pgsocket *wait_fd)
 		SetLatch(MyLatch);
 		return 0;
 	}
+	if (member_conn.postponed_length > 0 &&
+		qdb_now_us() - member_conn.window_us >= APPLY_WINDOW_US)
+		send_reply(member_conn.postponed, member_conn.postponed_length);
 	for (;;)
 	{
 		int			length = take_message(buffer);
@@ -401,24 +522,9 @@ receiver_receive(WalReceiverConn *conn, char **buffer, pgsocket *wait_fd)
 	}
 }
 
-static uint64
-current_membership(void)
-{
-	uint64		membership;
-
-	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
-	membership = qdb_shared->state.membership;
-	LWLockRelease(qdb_shared->state_lock);
-	return membership;
-}
-
 static void
 receiver_send(WalReceiverConn *conn, const char *buffer, int nbytes)
 {
-	QdbStreamReply reply;
-	uint8		buf[QDB_REPLY_MAX_BYTES];
-	uint32		len = sizeof(buf);
-
 	if (!is_ours(conn))
 	{
 		(libpq_functions->walrcv_send) (conn, buffer, nbytes);
@@ -426,18 +532,13 @@ receiver_send(WalReceiverConn *conn, const char *buffer, int nbytes)
 	}
 	if (nbytes <= 0 || nbytes > QDB_RAW_REPLY_MAX)
 		elog(ERROR, "standby message of %d bytes does not fit", nbytes);
-
-	reply.epoch = member_conn.link.epoch;
-	reply.membership = current_membership();
-	reply.incarnation = qdb_shared->identity.incarnation;
-	reply.boot = qdb_shared->identity.boot;
-	reply.connection = member_conn.link.welcome.connection;
-	reply.length = nbytes;
-	memcpy(reply.raw, buffer, nbytes);
-	if (!qdb_reply_encode(&reply, buf, &len))
-		elog(ERROR, "could not encode a standby message");
-	check_epoch();				/* I2 */
-	send_frame(QDB_FRAME_REPLY, buf, len);
+	if (is_news(buffer, nbytes))
+		send_reply(buffer, nbytes);
+	else
+	{
+		memcpy(member_conn.postponed, buffer, nbytes);
+		member_conn.postponed_length = nbytes;
+	}
 }
 
 static char *

@@ -27,7 +27,7 @@
 #define KEEPALIVE_US			INT64CONST(1000000)
 #define GREETING_TIMEOUT_US		INT64CONST(10000000)
 #define CLOSING_TIMEOUT_US		INT64CONST(2000000)
-#define BATCHES_PER_TURN		4
+#define QUEUE_LIMIT_BYTES		(256 * 1024)	/* beside the shared frames */
 #define HISTORY_MAX_BYTES		(60 * 1024)
 #define STANDBY_REPLY_BYTES		34	/* 'r', four integers, a flag */
 
@@ -39,9 +39,20 @@ qdb_stream_start(QdbStream * stream, QdbChannel *channel)
 	memset(stream, 0, sizeof(*stream));
 	stream->channel = channel;
 	stream->walsnd = -1;
-	stream->apply_lag_us = -1;
+	qdb_lag_reset(&stream->flush_lag);
+	qdb_lag_reset(&stream->apply_lag);
 	stream->event_position = -1;
-	qdb_channel_set_queue_limit(channel, 2 * qdb_batch_bytes() + 1024 * 1024);
+	qdb_channel_set_queue_limit(channel, QUEUE_LIMIT_BYTES);
+	qdb_channel_set_send_buffer(channel, (size_t) qdb_replication_buffer_kb * 1024);
+}
+
+static void
+release_frame(QdbStream * stream)
+{
+	if (stream->frame != NULL)
+		stream->frame->refs--;
+	stream->frame = NULL;
+	stream->frame_sent = 0;
 }
 
 void
@@ -51,6 +62,7 @@ qdb_stream_close(QdbStream * stream, const char *why)
 		ereport(LOG,
 				(errmsg("[replication] Stream to member " UINT64_FORMAT " closed: %s",
 						stream->member, why)));
+	release_frame(stream);
 	qdb_walsnd_free(stream->walsnd);
 	qdb_channel_close(stream->channel);
 	qdb_wait_set_stale = true;
@@ -85,6 +97,11 @@ qdb_stream_refuse(QdbStream * stream, bool retry, const char *fmt,...)
 		ereport(LOG,
 				(errmsg("[replication] Refused member " UINT64_FORMAT ": %s",
 						stream->member, refusal.text)));
+	/* A frame that is under way has to end first. */
+	if (stream->frame != NULL)
+		(void) qdb_channel_queue_rest(stream->channel, stream->frame->bytes + stream->frame_sent,
+									  stream->frame->length - stream->frame_sent);
+	release_frame(stream);
 	if (qdb_refusal_encode(&refusal, buf, &len))
 		qdb_channel_send(stream->channel, QDB_FRAME_STREAM_REFUSED, buf, len);
 	/* Its acks end here; the connection once the refusal is out. */
@@ -281,7 +298,8 @@ handle_start(QdbStream * stream, const QdbFrame *frame)
 	if (stream->historic)
 		stream->valid_upto = tliSwitchPoint(timeline, qdb_seat.history, &stream->next_timeline);
 	stream->sent = lsn;
-	stream->sample_head = stream->sample_tail = 0;
+	qdb_lag_reset(&stream->flush_lag);
+	qdb_lag_reset(&stream->apply_lag);
 	stream->streaming = true;
 	stream->reply_us = qdb_now_us();
 	if (stream->walsnd < 0)
@@ -298,28 +316,6 @@ get_int64(const uint8 *p)
 
 	memcpy(&v, p, sizeof(v));
 	return pg_ntoh64(v);
-}
-
-static void
-measure_apply_lag(QdbStream * stream, int64 now)
-{
-	bool		passed = false;
-	int64		sent_us = 0;
-
-	while (stream->sample_tail != stream->sample_head)
-	{
-		const		QdbLagSample *sample = &stream->samples[stream->sample_tail % QDB_LAG_SAMPLES];
-
-		if (sample->lsn > stream->apply)
-			break;
-		sent_us = sample->time_us;
-		passed = true;
-		stream->sample_tail++;
-	}
-	if (passed)
-		stream->apply_lag_us = now - sent_us;
-	else if (stream->apply >= stream->sent)
-		stream->apply_lag_us = 0;
 }
 
 static void
@@ -363,7 +359,8 @@ handle_reply(QdbStream * stream, const QdbFrame *frame)
 	stream->flush = Max(stream->flush, Min(get_int64(reply.raw + 9), limit));
 	stream->apply = Max(stream->apply, Min(get_int64(reply.raw + 17), limit));
 	stream->reply_us = now;
-	measure_apply_lag(stream, now);
+	qdb_lag_reached(&stream->flush_lag, stream->flush, now);
+	qdb_lag_reached(&stream->apply_lag, stream->apply, now);
 	if (reply.raw[33] != 0)
 		stream->keepalive_us = 0;
 }
@@ -405,52 +402,64 @@ end_timeline(QdbStream * stream)
 }
 
 static void
-note_sent(QdbStream * stream, const QdbWalBatch * batch)
+note_sent(QdbStream * stream, XLogRecPtr end)
 {
-	stream->bytes_raw += batch->end - stream->sent;
-	stream->sent = batch->end;
+	stream->bytes_raw += end - stream->sent;
+	stream->sent = end;
 	stream->keepalive_us = qdb_now_us();
-	if (stream->sample_head - stream->sample_tail < QDB_LAG_SAMPLES)
-	{
-		QdbLagSample *sample = &stream->samples[stream->sample_head++ % QDB_LAG_SAMPLES];
+	qdb_lag_sent(&stream->flush_lag, end, stream->keepalive_us);
+	qdb_lag_sent(&stream->apply_lag, end, stream->keepalive_us);
+}
 
-		sample->lsn = stream->sent;
-		sample->time_us = stream->keepalive_us;
+/* Takes the frame at the stream's position; false: nothing to send, or refused. */
+static bool
+next_frame(QdbStream * stream)
+{
+	XLogRecPtr	upto = stream->historic ? stream->valid_upto : qdb_seat.flush;	/* I4 */
+	char		why[QDB_REASON_SIZE] = "";
+
+	if (!stream->streaming)
+		return false;
+	if (stream->sent >= upto)
+	{
+		if (stream->historic)
+			end_timeline(stream);
+		return false;
 	}
+	stream->frame = qdb_get_wal_frame(stream->timeline, stream->sent, upto, why);
+	if (stream->frame == NULL)
+	{
+		qdb_stream_refuse(stream, false, "%s", why);
+		return false;
+	}
+	stream->frame->refs++;
+	stream->frame_sent = 0;
+	note_sent(stream, stream->frame->end);
+	return true;
 }
 
 bool
 qdb_stream_send(QdbStream * stream)
 {
-	XLogRecPtr	upto = stream->historic ? stream->valid_upto : qdb_seat.flush;	/* I4 */
-	char		why[QDB_REASON_SIZE] = "";
+	size_t		budget = (size_t) qdb_replication_buffer_kb * 1024;
+	size_t		taken = 0;
 
-	for (int i = 0; i < BATCHES_PER_TURN; i++)
+	while (taken < budget)
 	{
-		QdbWalBatch batch;
+		XLogRecPtr	before = stream->sent;
 
-		if (!stream->streaming || qdb_channel_queued(stream->channel) >= qdb_batch_bytes())
+		if (qdb_channel_queued(stream->channel) > 0)
 			return false;
-		if (stream->sent >= upto)
-		{
-			if (stream->historic)
-				end_timeline(stream);
+		if (stream->frame == NULL && !next_frame(stream))
 			return false;
-		}
-		if (!qdb_read_wal_batch(stream->timeline, stream->sent, upto, &batch, why))
-		{
-			qdb_stream_refuse(stream, false, "%s", why);
+		stream->frame_sent += qdb_channel_write(stream->channel,
+												stream->frame->bytes + stream->frame_sent,
+												stream->frame->length - stream->frame_sent);
+		/* The connection is full; a failed one is closed by the caller. */
+		if (stream->frame_sent < stream->frame->length)
 			return false;
-		}
-		if (!qdb_channel_send(stream->channel, QDB_FRAME_WAL, batch.payload, batch.length))
-		{
-			/*
-			 * A full queue cannot be; a failed channel is closed by the
-			 * reader.
-			 */
-			return false;
-		}
-		note_sent(stream, &batch);
+		release_frame(stream);
+		taken += stream->sent - before;
 	}
 	return true;
 }
@@ -458,7 +467,7 @@ qdb_stream_send(QdbStream * stream)
 void
 qdb_stream_tick(QdbStream * stream, int64 now)
 {
-	uint8		buf[32];
+	uint8		buf[64];
 
 	if (stream->closing)
 	{
@@ -479,8 +488,8 @@ qdb_stream_tick(QdbStream * stream, int64 now)
 		qdb_stream_close(stream, "no reply in time");
 		return;
 	}
-	if (now - stream->keepalive_us >= KEEPALIVE_US &&
-		qdb_channel_queued(stream->channel) < qdb_batch_bytes())
+	if (now - stream->keepalive_us >= KEEPALIVE_US && stream->frame == NULL &&
+		qdb_channel_queued(stream->channel) == 0)
 	{
 		uint32		length = qdb_put_keepalive(buf, sizeof(buf), stream->sent, true);
 

@@ -22,7 +22,9 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
 #include "storage/ipc.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 
 #include "wal/streamer.h"
@@ -31,6 +33,8 @@
 #define LISTEN_RETRY_US			INT64CONST(1000000)
 #define IDLE_WAIT_MS			1000	/* no member */
 #define TURN_WAIT_MS			200
+#define SHOW_US					20000	/* what users see is no older */
+#define APPLY_WANTED_US			INT64CONST(10000000)
 
 QdbSeat		qdb_seat;
 QdbStream	qdb_streams[QDB_MAX_STREAMS];
@@ -40,6 +44,8 @@ static int	listeners[MAX_LISTENERS];
 static int	nlisteners = 0;
 static int64 listen_failed_us = 0;
 static WaitEventSet *wait_set = NULL;
+static int64 shown_us = 0;
+static bool show_due = false;	/* something has changed since */
 
 static void
 start_listening(void)
@@ -115,12 +121,13 @@ refresh_seat(void)
 		if (qdb_streams[i].channel != NULL && qdb_streams[i].member != 0)
 			qdb_stream_refuse(&qdb_streams[i], true, "the seat of this node has changed");
 	}
+	qdb_forget_frames();
 	list_free_deep(qdb_seat.history);
 	qdb_seat = now;
 	qdb_seat.history = NIL;
 	if (qdb_seat.epoch == 0)
 	{
-		qdb_walsnd_keep_own(false);
+		qdb_walsnd_keep_latch(false);
 		return;
 	}
 	old = MemoryContextSwitchTo(TopMemoryContext);
@@ -159,7 +166,7 @@ static uint32
 wanted_events(const QdbStream * stream)
 {
 	return WL_SOCKET_READABLE |
-		(qdb_channel_wants_write(stream->channel) ? WL_SOCKET_WRITEABLE : 0);
+		(stream->frame != NULL || qdb_channel_wants_write(stream->channel) ? WL_SOCKET_WRITEABLE : 0);
 }
 
 /* PostgreSQL 15 cannot take a socket out of a set, so a change makes a new one. */
@@ -242,18 +249,29 @@ find_status(uint64 member)
 	return spare;
 }
 
+/* A connection goes on counting where the member's last one ended. */
+static void
+count_connection(QdbStream * stream, QdbStreamStatus *status)
+{
+	if (stream->counted)
+		return;
+	stream->counted = true;
+	stream->earlier_raw = status->bytes_raw;
+	stream->earlier_wire = status->bytes_wire;
+	if (status->reply_us != 0)
+		status->reconnects++;
+}
+
 /* Entries outlive their streams, so that reconnects can be counted. */
 static void
-publish_streams(void)
+publish_streams(int64 now)
 {
-	static uint64 shown[QDB_MAX_STREAMS];	/* connection counted last */
-
 	SpinLockAcquire(&qdb_shared->mutex);
 	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
 		qdb_shared->streams[i].streaming = false;
 	for (int i = 0; i < QDB_MAX_STREAMS; i++)
 	{
-		const		QdbStream *stream = &qdb_streams[i];
+		QdbStream  *stream = &qdb_streams[i];
 		QdbStreamStatus *status;
 
 		if (stream->channel == NULL || stream->member == 0)
@@ -261,29 +279,48 @@ publish_streams(void)
 		status = find_status(stream->member);
 		if (status == NULL)
 			continue;
-		if (shown[i] != stream->connection && status->reply_us != 0)
-			status->reconnects++;
-		shown[i] = stream->connection;
+		count_connection(stream, status);
 		status->streaming = stream->streaming;
 		status->sent = stream->sent;
 		status->write = stream->write;
 		status->flush = stream->flush;
 		status->apply = stream->apply;
 		status->reply_us = stream->reply_us;
-		status->apply_lag_us = stream->apply_lag_us;
-		status->bytes_raw = stream->bytes_raw;
-		status->bytes_wire = qdb_channel_bytes_sent(stream->channel);
+		status->apply_lag_us = qdb_lag_now(&stream->apply_lag, now);
+		status->bytes_raw = stream->earlier_raw + stream->bytes_raw;
+		status->bytes_wire = stream->earlier_wire + qdb_channel_bytes_sent(stream->channel);
 	}
 	SpinLockRelease(&qdb_shared->mutex);
 }
 
-/* Sends, ticks and shows all streams; true: go on without waiting. */
-static bool
-serve_streams(void)
+/* What users see is brought up to date now and then, not with every commit. */
+static void
+show_streams(int64 now)
 {
-	int64		now = qdb_now_us();
+	shown_us = now;
+	show_due = false;
+	for (int i = 0; i < QDB_MAX_STREAMS; i++)
+	{
+		if (qdb_streams[i].channel != NULL)
+			qdb_walsnd_update(&qdb_streams[i], now);
+	}
+	publish_streams(now);
+}
+
+/* A commit that wants it says so before its WAL is flushed. */
+bool
+qdb_apply_is_wanted(void)
+{
+	int64		wanted = (int64) pg_atomic_read_u64(&qdb_shared->apply_wanted_us);
+
+	return wanted != 0 && qdb_now_us() - wanted < APPLY_WANTED_US;
+}
+
+/* Sends and ticks all streams; true: go on without waiting. */
+static bool
+serve_streams(int64 now)
+{
 	bool		more = false;
-	bool		have_slot = false;
 
 	for (int i = 0; i < QDB_MAX_STREAMS; i++)
 	{
@@ -297,21 +334,40 @@ serve_streams(void)
 			qdb_stream_close(stream, qdb_channel_error(stream->channel));
 		else
 			qdb_stream_tick(stream, now);
-		if (stream->channel == NULL)
-			continue;
-		qdb_walsnd_update(stream);
-		have_slot |= stream->walsnd >= 0;
 	}
-	qdb_walsnd_keep_own(qdb_seat.epoch != 0 && !have_slot);
-	publish_streams();
 	return more;
+}
+
+/* One turn, after waiting.  Returns ms to wait at most. */
+static int
+take_turn(const WaitEvent *events, int n)
+{
+	int64		now = qdb_now_us();
+	bool		stale = qdb_wait_set_stale;
+	uint64		epoch = qdb_seat.epoch;
+	bool		more;
+
+	/* The seat first: acks that have come are for it or for nothing. */
+	refresh_seat();
+	handle_events(events, n);
+	qdb_count_and_release();
+	more = serve_streams(now);
+	qdb_walsnd_keep_latch(qdb_seat.epoch != 0);
+
+	show_due |= n > 0 || more;
+	stale |= qdb_wait_set_stale || epoch != qdb_seat.epoch;
+	if (stale || now - shown_us >= (show_due ? SHOW_US : TURN_WAIT_MS * 1000))
+		show_streams(now);
+	if (more)
+		return 0;
+	return show_due ? SHOW_US / 1000 : TURN_WAIT_MS;
 }
 
 void
 qdb_streamer_main(Datum arg)
 {
 	WaitEvent	events[16];
-	bool		more = false;
+	int			wait_ms = 0;
 
 	qdb_worker_begin(&qdb_shared->streamer_latch, &qdb_shared->streamer_pid);
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
@@ -320,26 +376,26 @@ qdb_streamer_main(Datum arg)
 
 	while (!qdb_worker_shutdown_requested())
 	{
-		int			timeout = qdb_shared->member ? TURN_WAIT_MS : IDLE_WAIT_MS;
 		int			n;
 
 		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
 		if (qdb_shared->member)
 			start_listening();
 		prepare_wait_set();
-		n = WaitEventSetWait(wait_set, more ? 0 : timeout, events, lengthof(events),
-							 PG_WAIT_EXTENSION);
+		n = WaitEventSetWait(wait_set, qdb_shared->member ? wait_ms : IDLE_WAIT_MS,
+							 events, lengthof(events), PG_WAIT_EXTENSION);
 
 		/*
 		 * Before the flush position is read, or a flush in between is slept
 		 * over.
 		 */
 		ResetLatch(MyLatch);
-		/* The seat first: acks that have come are for it or for nothing. */
-		refresh_seat();
-		handle_events(events, n);
-		qdb_count_and_release();
-		more = serve_streams();
+		wait_ms = take_turn(events, n);
 	}
 	proc_exit(0);
 }

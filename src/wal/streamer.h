@@ -16,11 +16,11 @@
 #include "base/channel.h"
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
+#include "wal/lag.h"
 #include "wal/messages.h"
 
 #define QDB_MAX_STREAMS			(QDB_MAX_MEMBERS + 8)	/* some greetings in
 														 * flight */
-#define QDB_LAG_SAMPLES			64
 
 /* The seat in this turn of the loop. */
 typedef struct QdbSeat
@@ -32,11 +32,16 @@ typedef struct QdbSeat
 	List	   *history;		/* of timeline; kept until the seat changes */
 }			QdbSeat;
 
-typedef struct QdbLagSample
+/* A WAL frame, encoded and compressed once for all streams. */
+typedef struct QdbSharedFrame
 {
-	XLogRecPtr	lsn;
-	int64		time_us;
-}			QdbLagSample;
+	TimeLineID	timeline;
+	XLogRecPtr	start;
+	XLogRecPtr	end;
+	uint32		refs;			/* streams that have sent a part of it */
+	uint32		length;			/* with the frame's header */
+	uint8		bytes[FLEXIBLE_ARRAY_MEMBER];
+}			QdbSharedFrame;
 
 typedef struct QdbStream
 {
@@ -60,7 +65,9 @@ typedef struct QdbStream
 	bool		historic;
 	TimeLineID	next_timeline;
 	XLogRecPtr	valid_upto;		/* historic: the switch point */
-	XLogRecPtr	sent;
+	XLogRecPtr	sent;			/* end of frame, where there is one */
+	QdbSharedFrame *frame;		/* under way; nothing else may be sent */
+	uint32		frame_sent;		/* bytes of it */
 	int			walsnd;			/* WalSnd entry, -1 none */
 
 	/* Acks under the seat's epoch; 0 none. */
@@ -69,17 +76,21 @@ typedef struct QdbStream
 	XLogRecPtr	apply;
 	int64		reply_us;
 	int64		keepalive_us;
-	int64		apply_lag_us;
 	uint64		bytes_raw;
-	QdbLagSample samples[QDB_LAG_SAMPLES];
-	uint32		sample_head;
-	uint32		sample_tail;
+	uint64		earlier_raw;	/* of this member's earlier connections */
+	uint64		earlier_wire;
+	bool		counted;		/* as a connection of this member */
+	QdbLagTracker flush_lag;
+	QdbLagTracker apply_lag;
 }			QdbStream;
 
 /* ---- streamer.c ---- */
 extern QdbSeat qdb_seat;
 extern QdbStream qdb_streams[QDB_MAX_STREAMS];
 extern bool qdb_wait_set_stale; /* a stream came or went */
+
+/* A commit waits, or waited lately, for replicas to have applied it. */
+extern bool qdb_apply_is_wanted(void);
 
 /* ---- stream.c ---- */
 extern void qdb_stream_start(QdbStream * stream, QdbChannel *channel);
@@ -98,30 +109,26 @@ extern bool qdb_stream_send(QdbStream * stream);
 extern void qdb_stream_tick(QdbStream * stream, int64 now);
 extern bool qdb_stream_has_member(uint64 member, const QdbStream * except);
 
-/* ---- walbatch.c ---- */
-typedef struct QdbWalBatch
-{
-	const uint8 *payload;		/* of a WAL frame */
-	uint32		length;
-	XLogRecPtr	end;			/* of the WAL in it */
-}			QdbWalBatch;
+/* ---- walread.c ---- */
+/* count bytes of a timeline in our history; false with *why (QDB_REASON_SIZE bytes). */
+extern bool qdb_read_wal(TimeLineID timeline, XLogRecPtr start, char *buf, size_t count, char *why);
 
+/* ---- walbatch.c ---- */
 /*
- * The WAL of a timeline in our history from start to at most upto, as a WAL
- * frame.  Valid until the next call.  False with *why (QDB_REASON_SIZE bytes).
+ * The frame with the WAL of a timeline from start to at most upto.  The caller
+ * raises refs while it holds it.  NULL with *why (QDB_REASON_SIZE bytes).
  */
-extern bool qdb_read_wal_batch(TimeLineID timeline, XLogRecPtr start, XLogRecPtr upto,
-							   QdbWalBatch * batch, char *why);
+extern QdbSharedFrame *qdb_get_wal_frame(TimeLineID timeline, XLogRecPtr start, XLogRecPtr upto, char *why);
+extern void qdb_forget_frames(void);
 extern uint32 qdb_put_keepalive(uint8 *buf, size_t size, XLogRecPtr end, bool reply);
-extern size_t qdb_batch_bytes(void);
 
 /* ---- walsnd.c ---- */
 extern int	qdb_walsnd_claim(void); /* -1: none is free */
 extern void qdb_walsnd_free(int slot);
-extern void qdb_walsnd_update(const QdbStream * stream);
+extern void qdb_walsnd_update(const QdbStream * stream, int64 now);
 
-/* Keeps one entry while no stream has any, so that XLogFlush wakes us. */
-extern void qdb_walsnd_keep_own(bool wanted);
+/* Sees to it that XLogFlush wakes us, through one entry. */
+extern void qdb_walsnd_keep_latch(bool wanted);
 
 /* ---- release.c ---- */
 extern void qdb_count_and_release(void);

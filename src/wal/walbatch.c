@@ -1,146 +1,47 @@
 /*-------------------------------------------------------------------------
  *
  * walbatch.c
- *		WAL from the files, packed into WAL frames.
+ *		WAL packed into frames that all streams share.
  *
- * One batch is kept: replicas that stand at the same position, the usual case,
- * get the same bytes, read and packed once.  What is flushed never changes
- * on its timeline, so a kept batch stays right.
+ * A frame is read, compressed and encoded once and then sent by every stream
+ * that comes to its start.  Frames end at multiples of CHUNK_BYTES, so streams
+ * that catch up from different positions soon ask for the same ones.  What is
+ * flushed never changes on its timeline, so a kept frame stays right.
  *
- * Nothing here raises errors: a segment that is gone ends one stream, not the
- * worker.
+ * Kept frames take at most quantadb.replication_buffer.  The oldest go first,
+ * but never one that a stream has sent a part of: a slow replica holds one
+ * frame, and nobody waits for it.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include "access/timeline.h"
-#include "access/xlog.h"
-#include "access/xlog_internal.h"
 #include "port/pg_bswap.h"
-#include "storage/fd.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "wal/compress.h"
 #include "wal/streamer.h"
 
-#define MESSAGE_WAL_BYTES		(XLOG_BLCKSZ * 16)	/* walsender's
-													 * MAX_SEND_SIZE */
+#define CHUNK_BYTES				QDB_WAL_CHUNK_BYTES
+#define MAX_FRAMES				256
 #define WAL_HEADER_BYTES		25	/* 'w', start, end, time */
+#define KEEPALIVE_BYTES			18
 #define LENGTH_BYTES			4
-#define BATCH_MAX_BYTES			(1024 * 1024)	/* fits a WAL frame with its
-												 * headers */
 
-static uint8 *batch_buffer = NULL;
-static size_t batch_buffer_size = 0;
-static TimeLineID kept_timeline = 0;
-static XLogRecPtr kept_start = InvalidXLogRecPtr;
-static QdbWalBatch kept;
+/* Less than this is sent as it is: there is little to gain, and a commit waits. */
+#define COMPRESS_FROM_BYTES		1024
 
-/* The open segment. */
-static int	segment_fd = -1;
-static TimeLineID segment_timeline = 0; /* that was asked for, not the file's */
-static XLogSegNo segment_number = 0;
+#define PLAIN_OFFSET			(QDB_FRAME_HEADER_SIZE + QDB_WAL_PREFIX_BYTES)
+#define PLAIN_SIZE				(PLAIN_OFFSET + QDB_WAL_RAW_MAX)
 
-size_t
-qdb_batch_bytes(void)
-{
-	size_t		bytes = (size_t) qdb_replication_buffer_kb * 1024;
+static QdbSharedFrame *frames[MAX_FRAMES];	/* oldest first */
+static int	nframes = 0;
+static size_t kept_bytes = 0;
 
-	return Max(Min(bytes, BATCH_MAX_BYTES), MESSAGE_WAL_BYTES);
-}
-
-static void
-close_segment(void)
-{
-	if (segment_fd >= 0)
-		close(segment_fd);
-	segment_fd = -1;
-}
-
-/*
- * Opens the file that has this segment of a timeline.  At a switch the used
- * part of a segment is copied into the new timeline's file and the old file
- * may be missing, so the newest timeline that begins in the segment is tried first.
- */
-static bool
-open_segment(TimeLineID timeline, XLogSegNo segno, char *why)
-{
-	ListCell   *cell;
-	char		path[MAXPGPATH];
-	char		name[MAXFNAMELEN];
-
-	close_segment();
-	foreach(cell, qdb_seat.history)
-	{
-		TimeLineHistoryEntry *entry = (TimeLineHistoryEntry *) lfirst(cell);
-		XLogSegNo	first;
-
-		if (entry->tli < timeline)
-			break;
-		XLByteToSeg(entry->begin, first, wal_segment_size);
-		if (entry->tli != timeline && first > segno)
-			continue;
-		XLogFilePath(path, entry->tli, segno, wal_segment_size);
-		segment_fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
-		if (segment_fd >= 0)
-		{
-			segment_timeline = timeline;
-			segment_number = segno;
-			return true;
-		}
-		if (errno != ENOENT)
-		{
-			snprintf(why, QDB_REASON_SIZE, "could not open file \"%s\": %s", path, strerror(errno));
-			return false;
-		}
-	}
-	XLogFileName(name, timeline, segno, wal_segment_size);
-	snprintf(why, QDB_REASON_SIZE, "WAL segment %s has been removed; re-clone this node", name);
-	return false;
-}
-
-static bool
-read_wal(TimeLineID timeline, XLogRecPtr start, char *buf, size_t count, char *why)
-{
-	while (count > 0)
-	{
-		uint32		offset = XLogSegmentOffset(start, wal_segment_size);
-		size_t		part = Min(count, (size_t) wal_segment_size - offset);
-		XLogSegNo	segno;
-		ssize_t		got;
-
-		XLByteToSeg(start, segno, wal_segment_size);
-		if ((segment_fd < 0 || segno != segment_number || timeline != segment_timeline) &&
-			!open_segment(timeline, segno, why))
-			return false;
-		got = pg_pread(segment_fd, buf, part, (off_t) offset);
-		if (got <= 0)
-		{
-			if (got < 0 && errno == EINTR)
-				continue;
-			snprintf(why, QDB_REASON_SIZE, "could not read WAL at %X/%X: %s", LSN_FORMAT_ARGS(start),
-					 got < 0 ? strerror(errno) : "unexpected end of file");
-			close_segment();
-			return false;
-		}
-		/* The file may have been recycled under us while we read. */
-		if (segno <= XLogGetLastRemovedSegno())
-		{
-			close_segment();
-			snprintf(why, QDB_REASON_SIZE,
-					 "WAL at %X/%X has been removed; re-clone this node", LSN_FORMAT_ARGS(start));
-			return false;
-		}
-		start += got;
-		buf += got;
-		count -= got;
-	}
-	return true;
-}
+/* One frame is built here: as it is, and compressed. */
+static uint8 *plain = NULL;
+static uint8 *packed = NULL;
 
 /* walsender's integers are big-endian. */
 static uint8 *
@@ -152,20 +53,30 @@ put_int64(uint8 *p, uint64 v)
 }
 
 static uint8 *
-put_length(uint8 *p, uint32 length)
+put_u32(uint8 *p, uint32 v)
 {
-	QdbWriter	w = {.buf = p,.size = LENGTH_BYTES};
+	QdbWriter	w = {.buf = p,.size = sizeof(v)};
 
-	qdb_put_u32(&w, length);
-	return p + LENGTH_BYTES;
+	qdb_put_u32(&w, v);
+	return p + sizeof(v);
+}
+
+/* What precedes the messages in a WAL frame's payload. */
+static uint8 *
+put_prefix(uint8 *p, QdbCodec codec, uint32 raw_length)
+{
+	*p++ = qdb_apply_is_wanted() ? QDB_WAL_APPLY_WANTED : 0;
+	*p++ = (uint8) codec;
+	return put_u32(p, raw_length);
 }
 
 uint32
 qdb_put_keepalive(uint8 *buf, size_t size, XLogRecPtr end, bool reply)
 {
-	uint8	   *p = put_length(buf, 18);
+	uint8	   *p = put_prefix(buf, QDB_CODEC_NONE, LENGTH_BYTES + KEEPALIVE_BYTES);
 
-	Assert(size >= LENGTH_BYTES + 18);
+	Assert(size >= QDB_WAL_PREFIX_BYTES + LENGTH_BYTES + KEEPALIVE_BYTES);
+	p = put_u32(p, KEEPALIVE_BYTES);
 	*p++ = 'k';
 	p = put_int64(p, end);
 	p = put_int64(p, GetCurrentTimestamp());
@@ -173,74 +84,140 @@ qdb_put_keepalive(uint8 *buf, size_t size, XLogRecPtr end, bool reply)
 	return p - buf;
 }
 
-/* Where a piece that starts here may end: upto, or else a page boundary. */
-static XLogRecPtr
-cut_piece(XLogRecPtr start, XLogRecPtr upto, size_t bytes)
+static void
+drop_frame(int i)
 {
-	XLogRecPtr	end = start + bytes;
+	kept_bytes -= frames[i]->length;
+	pfree(frames[i]);
+	memmove(&frames[i], &frames[i + 1], sizeof(frames[0]) * (nframes - i - 1));
+	nframes--;
+}
 
-	if (upto <= end)
-		return upto;
-	return end - end % XLOG_BLCKSZ;
+/* Room for one more; false only when streams hold all that there are. */
+static bool
+make_room(size_t length)
+{
+	size_t		limit = (size_t) qdb_replication_buffer_kb * 1024;
+
+	for (int i = 0; i < nframes && (kept_bytes + length > limit || nframes == MAX_FRAMES);)
+	{
+		if (frames[i]->refs == 0)
+			drop_frame(i);
+		else
+			i++;
+	}
+	return nframes < MAX_FRAMES;
 }
 
 static bool
-reserve_buffer(size_t wal_bytes)
+prepare_buffers(void)
 {
-	size_t		messages = wal_bytes / (MESSAGE_WAL_BYTES - XLOG_BLCKSZ) + 2;
-	size_t		size = wal_bytes + messages * (LENGTH_BYTES + WAL_HEADER_BYTES);
-
-	if (batch_buffer_size >= size)
-		return true;
-	if (batch_buffer != NULL)
-		pfree(batch_buffer);
-	batch_buffer_size = 0;
-	batch_buffer = MemoryContextAllocExtended(TopMemoryContext, size, MCXT_ALLOC_NO_OOM);
-	if (batch_buffer == NULL)
-		return false;
-	batch_buffer_size = size;
-	return true;
+	if (plain == NULL)
+		plain = MemoryContextAllocExtended(TopMemoryContext, PLAIN_SIZE, MCXT_ALLOC_NO_OOM);
+	if (packed == NULL)
+		packed = MemoryContextAllocExtended(TopMemoryContext, PLAIN_SIZE, MCXT_ALLOC_NO_OOM);
+	return plain != NULL && packed != NULL;
 }
 
-bool
-qdb_read_wal_batch(TimeLineID timeline, XLogRecPtr start, XLogRecPtr upto,
-				   QdbWalBatch * batch, char *why)
+/* Compresses the messages in plain; the whole frame, NULL: not worth it. */
+static const uint8 *
+pack(uint32 raw_length, uint32 *payload_length)
 {
-	XLogRecPtr	end = cut_piece(start, upto, qdb_batch_bytes());
-	XLogRecPtr	pos = start;
+	QdbCodec	codec = (QdbCodec) qdb_replication_compression;
+	size_t		n;
+
+	if (codec == QDB_CODEC_NONE || raw_length < COMPRESS_FROM_BYTES)
+		return NULL;
+	n = qdb_compress(codec, plain + PLAIN_OFFSET, raw_length,
+					 packed + PLAIN_OFFSET, raw_length - raw_length / 8);
+	if (n == 0)
+		return NULL;
+	put_prefix(packed + QDB_FRAME_HEADER_SIZE, codec, raw_length);
+	*payload_length = QDB_WAL_PREFIX_BYTES + (uint32) n;
+	return packed;
+}
+
+/* Encodes what is in plain into a frame of its own memory. */
+static QdbSharedFrame *
+keep_frame(TimeLineID timeline, XLogRecPtr start, XLogRecPtr end, uint32 raw_length)
+{
+	uint32		payload_length = QDB_WAL_PREFIX_BYTES + raw_length;
+	const uint8 *source = pack(raw_length, &payload_length);
+	uint32		length;
+	QdbSharedFrame *frame;
+
+	if (source == NULL)
+	{
+		source = plain;
+		put_prefix(plain + QDB_FRAME_HEADER_SIZE, QDB_CODEC_NONE, raw_length);
+	}
+	length = QDB_FRAME_HEADER_SIZE + payload_length;
+	if (!make_room(length))
+		return NULL;
+	frame = MemoryContextAllocExtended(TopMemoryContext, sizeof(QdbSharedFrame) + length,
+									   MCXT_ALLOC_NO_OOM);
+	if (frame == NULL)
+		return NULL;
+	frame->timeline = timeline;
+	frame->start = start;
+	frame->end = end;
+	frame->length = length;
+	frame->refs = 0;
+	memcpy(frame->bytes + QDB_FRAME_HEADER_SIZE, source + QDB_FRAME_HEADER_SIZE, payload_length);
+	qdb_frame_encode_header(frame->bytes, QDB_FRAME_WAL,
+							frame->bytes + QDB_FRAME_HEADER_SIZE, payload_length);
+	kept_bytes += length;
+	frames[nframes++] = frame;
+	return frame;
+}
+
+/* The newest first: that is where most streams are. */
+static QdbSharedFrame *
+find_frame(TimeLineID timeline, XLogRecPtr start, XLogRecPtr upto)
+{
+	for (int i = nframes - 1; i >= 0; i--)
+	{
+		if (frames[i]->start == start && frames[i]->timeline == timeline && frames[i]->end <= upto)
+			return frames[i];
+	}
+	return NULL;
+}
+
+QdbSharedFrame *
+qdb_get_wal_frame(TimeLineID timeline, XLogRecPtr start, XLogRecPtr upto, char *why)
+{
+	XLogRecPtr	end = Min(upto, start - start % CHUNK_BYTES + CHUNK_BYTES);
+	QdbSharedFrame *frame = find_frame(timeline, start, upto);
 	uint8	   *p;
 
-	if (kept_timeline == timeline && kept_start == start && kept.end > start && kept.end <= upto)
-	{
-		*batch = kept;
-		return true;
-	}
-	kept_timeline = 0;
-	if (!reserve_buffer(qdb_batch_bytes()))
+	if (frame != NULL)
+		return frame;
+	if (!prepare_buffers())
 	{
 		strlcpy(why, "out of memory", QDB_REASON_SIZE);
-		return false;
+		return NULL;
 	}
-	p = batch_buffer;
-	while (pos < end)
-	{
-		XLogRecPtr	next = cut_piece(pos, end, MESSAGE_WAL_BYTES);
+	p = put_u32(plain + PLAIN_OFFSET, WAL_HEADER_BYTES + (uint32) (end - start));
+	*p++ = 'w';
+	p = put_int64(p, start);
+	p = put_int64(p, upto);
+	p = put_int64(p, GetCurrentTimestamp());
+	if (!qdb_read_wal(timeline, start, (char *) p, end - start, why))
+		return NULL;
+	p += end - start;
+	frame = keep_frame(timeline, start, end, p - plain - PLAIN_OFFSET);
+	if (frame == NULL)
+		strlcpy(why, "out of memory", QDB_REASON_SIZE);
+	return frame;
+}
 
-		p = put_length(p, WAL_HEADER_BYTES + (uint32) (next - pos));
-		*p++ = 'w';
-		p = put_int64(p, pos);
-		p = put_int64(p, upto);
-		p = put_int64(p, GetCurrentTimestamp());
-		if (!read_wal(timeline, pos, (char *) p, next - pos, why))
-			return false;
-		p += next - pos;
-		pos = next;
+/* Another seat: other history, other bytes. */
+void
+qdb_forget_frames(void)
+{
+	for (int i = nframes - 1; i >= 0; i--)
+	{
+		if (frames[i]->refs == 0)
+			drop_frame(i);
 	}
-	kept.payload = batch_buffer;
-	kept.length = p - batch_buffer;
-	kept.end = end;
-	kept_timeline = timeline;
-	kept_start = start;
-	*batch = kept;
-	return true;
 }

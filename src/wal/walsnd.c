@@ -3,9 +3,10 @@
  * walsnd.c
  *		The streamer's entries among PostgreSQL's walsenders.
  *
- * An entry with our latch makes XLogFlush wake us, and shows a stream in
- * pg_stat_replication.  Its priority is 0: PostgreSQL's own release of
- * synchronous commits never counts it, release.c does.  MyWalSnd stays NULL.
+ * One entry has our latch, so that XLogFlush wakes us, once.  Each stream has
+ * another one without a latch, which shows it in pg_stat_replication.  Their
+ * priority is 0: PostgreSQL's own release of synchronous commits never counts
+ * them, release.c does.  MyWalSnd stays NULL.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,7 +21,8 @@
 
 #include "wal/streamer.h"
 
-static int	own_slot = -1;
+static int	own_slot = -1;		/* while no stream has any */
+static int	latch_slot = -1;	/* the one entry that has our latch */
 static bool exit_registered = false;
 
 void
@@ -30,6 +32,8 @@ qdb_walsnd_free(int slot)
 
 	if (slot < 0)
 		return;
+	if (slot == latch_slot)
+		latch_slot = -1;
 	walsnd = &WalSndCtl->walsnds[slot];
 	SpinLockAcquire(&walsnd->mutex);
 
@@ -80,7 +84,7 @@ qdb_walsnd_claim(void)
 			walsnd->flushLag = -1;
 			walsnd->applyLag = -1;
 			walsnd->sync_standby_priority = 0;
-			walsnd->latch = &MyProc->procLatch;
+			walsnd->latch = NULL;
 			walsnd->replyTime = 0;
 			claimed = true;
 		}
@@ -91,15 +95,31 @@ qdb_walsnd_claim(void)
 	return -1;
 }
 
+/* PostgreSQL calls those that commits wait for "quorum". */
+static int
+priority_of(const QdbStream * stream)
+{
+	const QdbMember *member;
+	int			priority;
+
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	member = qdb_member_by_id(&qdb_shared->state, stream->member);
+	priority = member != NULL && member->role == QDB_ROLE_VOTER ? 1 : 0;
+	LWLockRelease(qdb_shared->state_lock);
+	return priority;
+}
+
 void
-qdb_walsnd_update(const QdbStream * stream)
+qdb_walsnd_update(const QdbStream * stream, int64 now)
 {
 	WalSnd	   *walsnd;
-	TimestampTz now;
+	TimestampTz timestamp;
+	int			priority;
 
 	if (stream->walsnd < 0)
 		return;
-	now = GetCurrentTimestamp();
+	timestamp = GetCurrentTimestamp();
+	priority = priority_of(stream);
 	walsnd = &WalSndCtl->walsnds[stream->walsnd];
 	SpinLockAcquire(&walsnd->mutex);
 	walsnd->state = (stream->historic || stream->sent < qdb_seat.flush) ?
@@ -108,20 +128,51 @@ qdb_walsnd_update(const QdbStream * stream)
 	walsnd->write = stream->write;
 	walsnd->flush = stream->flush;
 	walsnd->apply = stream->apply;
-	walsnd->applyLag = stream->apply_lag_us;
+	/* Replicas say what they wrote together with what they flushed. */
+	walsnd->writeLag = walsnd->flushLag = qdb_lag_now(&stream->flush_lag, now);
+	walsnd->applyLag = qdb_lag_now(&stream->apply_lag, now);
+	walsnd->sync_standby_priority = priority;
 	if (stream->reply_us != 0)
-		walsnd->replyTime = now - (qdb_now_us() - stream->reply_us);
+		walsnd->replyTime = timestamp - (qdb_now_us() - stream->reply_us);
 	SpinLockRelease(&walsnd->mutex);
 }
 
-void
-qdb_walsnd_keep_own(bool wanted)
+static void
+give_latch(int slot)
 {
+	WalSnd	   *walsnd = &WalSndCtl->walsnds[slot];
+
+	SpinLockAcquire(&walsnd->mutex);
+	walsnd->latch = &MyProc->procLatch;
+	SpinLockRelease(&walsnd->mutex);
+	latch_slot = slot;
+	/* A flush in between has woken nobody. */
+	SetLatch(MyLatch);
+}
+
+void
+qdb_walsnd_keep_latch(bool wanted)
+{
+	if (wanted && latch_slot >= 0 && latch_slot != own_slot)
+		return;
+	for (int i = 0; wanted && i < QDB_MAX_STREAMS; i++)
+	{
+		if (qdb_streams[i].channel == NULL || qdb_streams[i].walsnd < 0)
+			continue;
+		give_latch(qdb_streams[i].walsnd);
+		wanted = false;
+	}
 	if (wanted && own_slot < 0)
+	{
 		own_slot = qdb_walsnd_claim();
+		if (own_slot >= 0)
+			give_latch(own_slot);
+	}
 	else if (!wanted && own_slot >= 0)
 	{
-		qdb_walsnd_free(own_slot);
+		int			slot = own_slot;
+
 		own_slot = -1;
+		qdb_walsnd_free(slot);
 	}
 }
