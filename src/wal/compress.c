@@ -16,8 +16,8 @@
 
 #define ZSTD_LEVEL		1
 
-static ZSTD_CCtx *packer = NULL;
-static ZSTD_DCtx *unpacker = NULL;
+static ZSTD_CCtx * packer = NULL;
+static ZSTD_DCtx * unpacker = NULL;
 
 static size_t
 compress_zstd(const void *raw, size_t raw_length, void *out, size_t out_size)

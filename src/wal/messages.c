@@ -165,7 +165,7 @@ qdb_position_decode(const uint8_t *buf, uint32_t len, uint32_t *timeline, uint64
 }
 
 bool
-qdb_wal_prefix_decode(const uint8_t *buf, uint32_t len, QdbWalPrefix *prefix)
+qdb_wal_prefix_decode(const uint8_t *buf, uint32_t len, QdbWalPrefix * prefix)
 {
 	QdbReader	r = {.buf = buf,.size = len};
 

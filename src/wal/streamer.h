@@ -118,7 +118,7 @@ extern bool qdb_read_wal(TimeLineID timeline, XLogRecPtr start, char *buf, size_
  * The frame with the WAL of a timeline from start to at most upto.  The caller
  * raises refs while it holds it.  NULL with *why (QDB_REASON_SIZE bytes).
  */
-extern QdbSharedFrame *qdb_get_wal_frame(TimeLineID timeline, XLogRecPtr start, XLogRecPtr upto, char *why);
+extern QdbSharedFrame * qdb_get_wal_frame(TimeLineID timeline, XLogRecPtr start, XLogRecPtr upto, char *why);
 extern void qdb_forget_frames(void);
 extern uint32 qdb_put_keepalive(uint8 *buf, size_t size, XLogRecPtr end, bool reply);
 
