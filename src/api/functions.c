@@ -221,6 +221,11 @@ qdb_sql_promote(PG_FUNCTION_ARGS)
 		copy_argument(request->text, QDB_NAME_SIZE, text_to_cstring(PG_GETARG_TEXT_PP(0)), "node");
 	request->flag = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	qdb_run_request(request, PROMOTE_TIMEOUT_MS, "promote the node");
+	if (request->message[0] != '\0')
+		ereport(NOTICE,
+				(errmsg("the promotion was forced"),
+				 errdetail("%s.", request->message),
+				 errhint("What was given up is saved where the old primary rejoins: see quantadb_lost_writes.")));
 	PG_RETURN_INT64((int64) request->answer);
 }
 

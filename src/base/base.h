@@ -145,6 +145,7 @@ typedef enum QdbRequestState
 typedef struct QdbRequest
 {
 	QdbRequestState state;
+	int			pid;			/* of the caller */
 	QdbRequestKind kind;
 	bool		flag;
 	int64		number;
@@ -345,6 +346,9 @@ extern QdbState *qdb_copy_state(void);
  * coordinator; the outcome is then unknown.  Backends only.
  */
 extern bool qdb_request(QdbRequest *request, int timeout_ms);
+
+/* Does this backend wait for a promotion that it has asked for? */
+extern bool qdb_awaits_promotion(int pid);
 
 /* For a loop that may not wait (http): slot number or -1, then poll. */
 extern int	qdb_request_post(const QdbRequest *request);

@@ -26,6 +26,7 @@ qdb_request_post(const QdbRequest *request)
 		if (qdb_shared->requests[i].state != QDB_REQUEST_FREE)
 			continue;
 		qdb_shared->requests[i] = *request;
+		qdb_shared->requests[i].pid = MyProcPid;
 		qdb_shared->requests[i].state = QDB_REQUEST_FILLED;
 		slot = i;
 	}
@@ -63,6 +64,24 @@ qdb_request_abandon(int slot)
 	else
 		request->state = QDB_REQUEST_FREE;
 	LWLockRelease(qdb_shared->state_lock);
+}
+
+bool
+qdb_awaits_promotion(int pid)
+{
+	bool		found = false;
+
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	for (int i = 0; i < QDB_MAX_REQUESTS; i++)
+	{
+		const QdbRequest *request = &qdb_shared->requests[i];
+
+		if (request->state == QDB_REQUEST_TAKEN && request->kind == QDB_REQ_PROMOTE &&
+			request->pid == pid)
+			found = true;
+	}
+	LWLockRelease(qdb_shared->state_lock);
+	return found;
 }
 
 /* Also for a terminated backend, whose FATAL no PG_CATCH sees. */

@@ -31,10 +31,10 @@
 #include "cluster/internal.h"
 
 #define TURN_MS				10
+#define HURRY_MS			1	/* while the seat is handed over */
 #define INERT_MS			10000
 #define PUBLISH_US			(100 * 1000)
 #define UPDATE_US			(1000 * 1000)
-#define WANTED_US			(15 * 1000 * 1000)
 #define MAX_EVENTS			(2 + QDB_MESH_MAX_LISTEN + QDB_MESH_MAX_CHANNELS + 1)
 
 QdbCoordinator qdb_co;
@@ -86,18 +86,6 @@ send_raft(void *arg, uint64_t member, const uint8_t *data, uint32_t len)
 	(void) qdb_mesh_send(member, QDB_FRAME_RAFT, data, len);
 }
 
-/* An entry of a switchover names the member that should win the next seat. */
-static void
-note_wanted(const QdbCommand *command)
-{
-	const QdbMember *member = qdb_member_by_name(qdb_co.state, command->node);
-
-	if (member == NULL || qdb_unix_us() - command->time_us > WANTED_US)
-		return;
-	qdb_co.wanted = member->id;
-	qdb_co.wanted_until_us = qdb_now_us() + WANTED_US;
-}
-
 static void
 raft_applied(void *arg, uint64_t index, const QdbCommand *command, QdbResult result)
 {
@@ -109,7 +97,6 @@ raft_applied(void *arg, uint64_t index, const QdbCommand *command, QdbResult res
 	switch (command->type)
 	{
 		case QDB_CMD_SEAT:
-			qdb_co.wanted = 0;
 			qdb_co.epoch_seen_us = qdb_now_us();
 			break;
 		case QDB_CMD_INIT:
@@ -119,9 +106,9 @@ raft_applied(void *arg, uint64_t index, const QdbCommand *command, QdbResult res
 		case QDB_CMD_RELEASE:
 			qdb_co.released_epoch = command->grant.epoch;
 			break;
-		case QDB_CMD_NOTE:
-			if (strcmp(command->value, "switchover") == 0)
-				note_wanted(command);
+		case QDB_CMD_MOVE:
+			if (command->member.id == 0)
+				qdb_promotion_given_up(command->text);
 			break;
 		default:
 			break;
@@ -346,12 +333,13 @@ take_turn(void)
 	qdb_lease_turn();
 	qdb_heartbeat_turn();
 	qdb_handover_turn();
+	qdb_promotion_turn();
 	qdb_leader_turn();
 	qdb_watch_turn();
 	update_address();
 	qdb_publish_state();
 	publish_raft();
-	return Max(Min(wait_ms, TURN_MS), 0);
+	return Max(Min(wait_ms, qdb_co.handing_over ? HURRY_MS : TURN_MS), 0);
 }
 
 static int

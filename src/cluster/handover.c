@@ -1,16 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * handover.c
- *		A seat that is given up on purpose: switchover and shutdown.
+ *		The holder gives its seat up: for a MOVE, or because it shuts down.
  *
- * Switchover, on the holder: a NOTE tells every node which member is wanted; then
- * fence, wait until a quorum and the target have this node's WAL, RELEASE.
- * The leader opens the next epoch and the reports decide as always, so a
- * target that does not have the most WAL cannot win (I6).
+ *	near		the target streams and is nearly there; writes go on
+ *	freeze		fenced: no write is acknowledged any more; WAL ends for good
+ *	catch up	a quorum and the target have all of it
+ *	release		RELEASE is proposed until its outcome is known
+ *	linger		others choose; this node, frozen, keeps the sessions that wait
+ *
+ * The leader opens the next epoch and the reports decide as always, so a target
+ * that does not have the most WAL cannot win (I6), except by force.
  *
  * Shutdown: background workers end before PostgreSQL writes its shutdown
  * checkpoint, which would be WAL that nobody else has (hazards 32).  So the holder
- * fences, releases its seat, and ends the server without that checkpoint.
+ * freezes, releases its seat, and ends the server without that checkpoint.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,131 +24,48 @@
 #include <stdio.h>
 
 #include "access/xlog.h"
-#include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/pidfile.h"
 
 #include "cluster/internal.h"
 
-#define PROMOTE_US			(10 * 1000 * 1000)
+#define NEAR_BYTES			(4 * 1024 * 1024)
+#define NEAR_US				(5 * 1000 * 1000)
+#define FREEZE_US			(2 * 1000 * 1000)
+#define GRACE_US			(50 * 1000) /* for transactions to end by
+										 * themselves */
 #define CATCH_UP_US			(2 * 1000 * 1000)
 #define RELEASE_US			(200 * 1000)
-#define MAX_WAITERS			QDB_MAX_REQUESTS
+#define ALONE_US			(300 * 1000)
+#define LINGER_US			(1000 * 1000)
+#define ANSWER_US			(250 * 1000)
 
-/* Requests that wait for their target to open. */
-typedef struct Waiter
+typedef enum Step
 {
-	bool		used;
-	int			slot;
-	uint64		target;
-	uint64		after_epoch;
-	int64		deadline_us;
-}			Waiter;
+	STEP_NONE,
+	STEP_NEAR,
+	STEP_FREEZE,
+	STEP_CATCH_UP,
+	STEP_RELEASE
+}			Step;
 
-static Waiter waiters[MAX_WAITERS];
-
-/* The holder's side. */
-static uint64 target = 0;		/* 0: none under way */
-static bool noted = false;
+static Step step = STEP_NONE;
+static int64 step_us;			/* when it began */
+static int64 move_time_us = 0;	/* of the MOVE that is worked on, or was given
+								 * up */
+static uint64 epoch;			/* the seat that is given up */
 static XLogRecPtr goal;
-static int64 give_up_us;
 static int64 next_release_us;
-static bool release_sent = false;
-static int	nunanswered = 0;	/* RELEASEs that may still commit */
+static int	nunanswered;		/* RELEASEs that may still commit */
+static int64 released_us;
+static int64 opened_us;
 
 static void
-refuse(int slot, const char *why, const char *hint)
+go_to(Step next)
 {
-	qdb_refuse_request(slot, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, why, hint);
-}
-
-static void
-forget_waiter(Waiter * waiter, const char *why)
-{
-	if (why != NULL)
-		refuse(waiter->slot, why, "Look at quantadb_nodes and the journal.");
-	waiter->used = false;
-}
-
-static void
-accepted(uint64 slot, uint64 unused, bool known, QdbResult result)
-{
-	for (int i = 0; i < MAX_WAITERS; i++)
-	{
-		if (waiters[i].used && waiters[i].slot == (int) slot && known && result != QDB_OK)
-			forget_waiter(&waiters[i], "the primary cannot hand its seat over now: the target "
-						  "does not stream from it, or another change is under way");
-	}
-}
-
-static void
-ask_holder(int slot, const QdbGrant *grant, uint64 wanted)
-{
-	Waiter	   *waiter = &waiters[slot];
-
-	waiter->used = true;
-	waiter->slot = slot;
-	waiter->target = wanted;
-	waiter->after_epoch = grant->epoch;
-	waiter->deadline_us = qdb_co.now_us + PROMOTE_US;
-	if (qdb_grant_is_ours(grant))
-		accepted(slot, 0, true, qdb_begin_handover(wanted));
-	else if (!qdb_ask_handover(grant->holder, wanted, accepted, slot, 0))
-		forget_waiter(waiter, "too many commands are under way");
-}
-
-void
-qdb_start_promote(int slot, const QdbRequest *request)
-{
-	const QdbState *state = qdb_co.state;
-	const QdbGrant *grant = qdb_current_grant(state);
-	const QdbMember *member = request->text[0] != '\0' ?
-	qdb_member_by_name(state, request->text) : qdb_self_member();
-
-	if (member == NULL)
-		qdb_refuse_request(slot, ERRCODE_UNDEFINED_OBJECT, "no such node", NULL);
-	else if (request->flag)
-		qdb_refuse_request(slot, ERRCODE_FEATURE_NOT_SUPPORTED,
-						   "a forced promotion is not available yet", NULL);
-	else if (member->role != QDB_ROLE_VOTER || member->priority <= 0)
-		refuse(slot, "the node is no voter, or its priority is 0", NULL);
-	else if (grant == NULL || !grant->opened)
-		refuse(slot, "a failover is under way", "Wait until quantadb_status() shows a primary.");
-	else if (grant->holder == member->id)
-		qdb_answer_request(slot, grant->epoch, "");
-	else if (!qdb_grant_is_ours(grant) && !qdb_peer_connected(qdb_mesh_peer(grant->holder)))
-		refuse(slot, "the primary cannot be reached from here",
-			   "A failover begins by itself where a majority does not hear it.");
-	else
-		ask_holder(slot, grant, member->id);
-}
-
-static void
-turn_waiters(void)
-{
-	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
-
-	for (int i = 0; i < MAX_WAITERS; i++)
-	{
-		Waiter	   *waiter = &waiters[i];
-
-		if (!waiter->used)
-			continue;
-		if (grant != NULL && grant->epoch > waiter->after_epoch && grant->opened)
-		{
-			if (grant->holder == waiter->target)
-			{
-				qdb_publish_state();
-				qdb_answer_request(waiter->slot, grant->epoch, "");
-				forget_waiter(waiter, NULL);
-			}
-			else
-				forget_waiter(waiter, "another node became primary");
-		}
-		else if (qdb_co.now_us > waiter->deadline_us)
-			forget_waiter(waiter, "the switchover did not finish in time");
-	}
+	step = next;
+	step_us = qdb_co.now_us;
 }
 
 /* Flush position of a streaming member; 0: it does not stream. */
@@ -163,55 +84,35 @@ stream_flush(uint64 member)
 	return flush;
 }
 
-static void
-note_done(uint64 member, uint64 unused, bool known, QdbResult result)
+static bool
+quorum_has(XLogRecPtr lsn)
 {
-	if (target != member || noted)
-		return;
-	if (!known || result != QDB_OK)
-	{
-		target = 0;
-		return;
-	}
-	noted = true;
-	qdb_fence_seat();
-	goal = GetFlushRecPtr(NULL);
-	give_up_us = qdb_now_us() + CATCH_UP_US;
-	next_release_us = 0;
+	return pg_atomic_read_u64(&qdb_shared->quorum_epoch) == qdb_shared->seat_epoch &&
+		pg_atomic_read_u64(&qdb_shared->quorum_lsn) >= lsn;
 }
 
-QdbResult
-qdb_begin_handover(uint64 member_id)
+/* The seat is kept after all: writes go on. */
+static void
+keep_seat(void)
 {
-	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
-	const QdbMember *member = qdb_member_by_id(qdb_co.state, member_id);
+	qdb_thaw_wal();
+	qdb_co.handing_over = false;
+	go_to(STEP_NONE);
+}
+
+/* Tells the cluster why the MOVE came to nothing. */
+static void
+give_up(const char *why)
+{
 	QdbCommand	command;
 
-	if (grant == NULL || !qdb_grant_is_ours(grant) || !grant->opened ||
-		qdb_shared->open_epoch != grant->epoch)
-		return QDB_STALE;
-	if (member == NULL || member->role != QDB_ROLE_VOTER)
-		return QDB_NO_MEMBER;
-	if (qdb_co.state->change_open || stream_flush(member_id) == 0)
-		return QDB_CHANGE_OPEN;
-	if (target != 0)
-		return target == member_id ? QDB_OK : QDB_CHANGE_OPEN;
+	ereport(LOG, (errmsg("[failover] the switchover was given up: %s", why)));
+	keep_seat();
 	memset(&command, 0, sizeof(command));
-	command.type = QDB_CMD_NOTE;
-	command.epoch = grant->epoch;
-	strlcpy(command.value, "switchover", sizeof(command.value));
-	strlcpy(command.node, member->name, sizeof(command.node));
-	strlcpy(command.text, "switchover was asked for", sizeof(command.text));
-	target = member_id;
-	noted = false;
-	release_sent = false;
-	nunanswered = 0;
-	if (!qdb_propose(&command, note_done, member_id, 0))
-	{
-		target = 0;
-		return QDB_TOO_MANY;
-	}
-	return QDB_OK;
+	command.type = QDB_CMD_MOVE;
+	command.epoch = qdb_co.state->epoch;
+	strlcpy(command.text, why, sizeof(command.text));
+	(void) qdb_propose(&command, NULL, 0, 0);
 }
 
 static void
@@ -228,12 +129,12 @@ release_done(uint64 a, uint64 b, bool known, QdbResult result)
 {
 	if (known)
 		nunanswered--;
-	if (!known || result == QDB_OK || result == QDB_UNCHANGED || nunanswered > 0 || target == 0)
+	if (!known || result == QDB_OK || result == QDB_UNCHANGED || nunanswered > 0 ||
+		step != STEP_RELEASE || qdb_worker_shutdown_requested())
 		return;
 	ereport(LOG, (errmsg("[failover] the switchover was refused: %s", qdb_result_text(result))));
 	note_releasing(0);
-	qdb_co.handing_over = false;
-	target = 0;
+	keep_seat();
 }
 
 static void
@@ -241,6 +142,9 @@ propose_release(const QdbGrant *grant, const char *reason)
 {
 	QdbCommand	command;
 
+	if (qdb_now_us() < next_release_us)
+		return;
+	next_release_us = qdb_now_us() + RELEASE_US;
 	note_releasing(grant->epoch);
 	memset(&command, 0, sizeof(command));
 	command.type = QDB_CMD_RELEASE;
@@ -253,44 +157,158 @@ propose_release(const QdbGrant *grant, const char *reason)
 }
 
 static bool
-quorum_has(XLogRecPtr lsn)
+is_late(int64 limit_us)
 {
-	return pg_atomic_read_u64(&qdb_shared->quorum_epoch) == qdb_shared->seat_epoch &&
-		pg_atomic_read_u64(&qdb_shared->quorum_lsn) >= lsn;
+	return qdb_co.now_us - step_us > limit_us;
+}
+
+static void
+begin_freeze(void)
+{
+	qdb_fence_seat();
+	next_release_us = 0;
+	nunanswered = 0;
+	released_us = opened_us = 0;
+	go_to(STEP_FREEZE);
+}
+
+static void
+wait_until_near(const QdbMove * move)
+{
+	XLogRecPtr	flush = stream_flush(move->target);
+	XLogRecPtr	end = GetFlushRecPtr(NULL);
+	char		why[QDB_REASON_SIZE];
+
+	if (flush != 0 && flush + NEAR_BYTES >= end)
+		begin_freeze();
+	else if (!is_late(move->force ? NEAR_US / 5 : NEAR_US))
+		return;
+	else if (move->force)
+		begin_freeze();
+	else if (flush == 0)
+		give_up("it does not stream from the primary");
+	else
+	{
+		snprintf(why, sizeof(why), "it is %llu bytes behind and does not catch up",
+				 (unsigned long long) (end - flush));
+		give_up(why);
+	}
+}
+
+static void
+freeze(bool force)
+{
+	if (qdb_freeze_wal(&goal))
+		go_to(STEP_CATCH_UP);
+	else if (is_late(FREEZE_US))
+	{
+		if (!force)
+		{
+			give_up("writes on the primary did not end in time");
+			return;
+		}
+		goal = GetFlushRecPtr(NULL);
+		go_to(STEP_CATCH_UP);
+	}
+	else if (is_late(GRACE_US))
+		qdb_end_writers();
 }
 
 /* Once a RELEASE has left, only its outcome counts: it is repeated, not taken back. */
+static void
+take_step(const QdbGrant *grant, const QdbMove * move)
+{
+	switch (step)
+	{
+		case STEP_NONE:
+			if (move->target == 0 || move->target == qdb_co.self.member ||
+				move->epoch != grant->epoch || move->time_us == move_time_us ||
+				!grant->opened || qdb_shared->open_epoch != grant->epoch)
+				return;
+			move_time_us = move->time_us;
+			epoch = grant->epoch;
+			ereport(LOG, (errmsg("[failover] handing the seat over to node %llu",
+								 (unsigned long long) move->target)));
+			go_to(STEP_NEAR);
+			break;
+		case STEP_NEAR:
+			wait_until_near(move);
+			break;
+		case STEP_FREEZE:
+			freeze(move->force);
+			break;
+		case STEP_CATCH_UP:
+			qdb_wake_streamer();
+			if (quorum_has(goal) && stream_flush(move->target) >= goal)
+				go_to(STEP_RELEASE);
+			else if (is_late(CATCH_UP_US) && move->force)
+				go_to(STEP_RELEASE);
+			else if (is_late(CATCH_UP_US))
+				give_up("a quorum, or it, did not get the last WAL in time");
+			break;
+		case STEP_RELEASE:
+			propose_release(grant, "switchover");
+			break;
+	}
+}
+
 void
 qdb_handover_turn(void)
 {
 	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
+	const		QdbMove *move = &qdb_co.state->move;
 
-	turn_waiters();
 	if (grant == NULL || !qdb_grant_is_ours(grant) || qdb_co.state->seat_released)
 		return;
-	if (!release_sent && qdb_shared->releasing_epoch == grant->epoch)
+	if (step != STEP_RELEASE && qdb_shared->releasing_epoch == grant->epoch)
 	{
 		/* An earlier process of this boot sent it: nothing takes it back. */
 		qdb_fence_seat();
-		target = grant->holder;
-		noted = release_sent = true;
+		epoch = grant->epoch;
+		go_to(STEP_RELEASE);
 	}
-	if (target == 0 || !noted)
-		return;
-	if (!release_sent && qdb_co.now_us > give_up_us)
+	if (step != STEP_NONE && step != STEP_RELEASE &&
+		(move->target == 0 || move->time_us != move_time_us))
+		keep_seat();
+	take_step(grant, move);
+}
+
+/* Can the others choose without this node? */
+static bool
+others_decide(void)
+{
+	uint64		ids[QDB_MAX_MEMBERS];
+	size_t		n = 0;
+
+	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
 	{
-		ereport(LOG, (errmsg("[failover] the switchover was given up: the target does not keep up")));
-		qdb_co.handing_over = false;
-		target = 0;
-		return;
+		const QdbPeer *peer = qdb_mesh_slot(i);
+
+		if (peer->member != 0 && qdb_peer_connected(peer))
+			ids[n++] = peer->member;
 	}
-	if (!release_sent && (!quorum_has(goal) || stream_flush(target) < goal))
-		return;
-	if (qdb_co.now_us < next_release_us)
-		return;
-	next_release_us = qdb_co.now_us + RELEASE_US;
-	release_sent = true;
-	propose_release(grant, "switchover");
+	return qdb_is_majority(qdb_co.state, ids, n);
+}
+
+/*
+ * A frozen holder whose seat is released need not hurry to become a standby where the
+ * others are a majority without it: until the next primary is open, it keeps the
+ * session that asked for the switchover, and a moment longer for its answer.
+ */
+bool
+qdb_handover_lingers(void)
+{
+	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
+
+	if (step != STEP_RELEASE || qdb_co.released_epoch != epoch || !others_decide())
+		return false;
+	if (released_us == 0)
+		released_us = qdb_co.now_us;
+	if (opened_us == 0 && grant != NULL && grant->opened && grant->epoch > epoch)
+		opened_us = qdb_co.now_us;
+	if (opened_us != 0)
+		return qdb_co.now_us - opened_us < ANSWER_US;
+	return qdb_co.now_us - released_us < LINGER_US;
 }
 
 /* ---- shutdown ---- */
@@ -323,31 +341,71 @@ short_turn(void)
 	qdb_proposals_turn();
 	qdb_publish_state();
 	qdb_heartbeat_turn();
-	pg_usleep(2000);
+	qdb_leader_turn();
+	pg_usleep(1000);
+}
+
+/* All backends end by themselves; what they insert until then is flushed. */
+static bool
+freeze_for_shutdown(void)
+{
+	begin_freeze();
+	while (!is_late(FREEZE_US))
+	{
+		if (qdb_freeze_wal(&goal))
+			return true;
+		if (is_late(GRACE_US))
+			qdb_end_writers();
+		short_turn();
+	}
+	goal = GetFlushRecPtr(NULL);
+	return false;
+}
+
+/* Without a majority nobody takes over: there is nothing to wait for. */
+static bool
+is_alone(void)
+{
+	static int64 since_us = 0;
+	uint64		ids[QDB_MAX_MEMBERS];
+	size_t		n = 0;
+
+	ids[n++] = qdb_co.self.member;
+	for (int i = 0; i < QDB_MAX_MEMBERS && n < QDB_MAX_MEMBERS; i++)
+	{
+		const QdbPeer *peer = qdb_mesh_slot(i);
+
+		if (peer->member != 0 && qdb_peer_connected(peer))
+			ids[n++] = peer->member;
+	}
+	if (qdb_is_majority(qdb_co.state, ids, n))
+		since_us = 0;
+	else if (since_us == 0)
+		since_us = qdb_now_us();
+	return since_us != 0 && qdb_now_us() - since_us > ALONE_US;
 }
 
 static void
-release_seat(const QdbGrant *grant)
+release_seat(void)
 {
-	uint64		epoch = grant->epoch;
-	int64		end_us = qdb_now_us() + CATCH_UP_US;
-	int64		next_us = 0;
+	const QdbGrant *grant;
 
-	qdb_fence_seat();
-	goal = GetFlushRecPtr(NULL);
-	while (!quorum_has(goal) && qdb_now_us() < end_us)
+	epoch = qdb_shared->seat_epoch;
+	if (!freeze_for_shutdown())
+		ereport(LOG, (errmsg("[failover] writes did not end in time: this node may come back with WAL that nobody has")));
+	go_to(STEP_CATCH_UP);
+	while (!quorum_has(goal) && !is_late(CATCH_UP_US) && !is_alone())
+	{
+		qdb_wake_streamer();
 		short_turn();
-	end_us = qdb_now_us() + 1000 * 1000;
-	while (qdb_co.released_epoch != epoch && qdb_now_us() < end_us)
+	}
+	go_to(STEP_RELEASE);
+	while (qdb_co.released_epoch != epoch && !is_late(5 * RELEASE_US) && !is_alone())
 	{
 		grant = qdb_current_grant(qdb_co.state);
 		if (grant == NULL || !qdb_grant_is_ours(grant))
 			break;
-		if (qdb_now_us() >= next_us)
-		{
-			next_us = qdb_now_us() + RELEASE_US;
-			propose_release(grant, "shutdown");
-		}
+		propose_release(grant, "shutdown");
 		short_turn();
 	}
 }
@@ -370,6 +428,28 @@ leave_leadership(void)
 		short_turn();
 }
 
+/*
+ * Ends the server without a shutdown checkpoint.  The lock on WAL is held until the
+ * signal comes back to us: were it free for a moment, that checkpoint could begin.
+ */
+static void
+end_server(void)
+{
+	ereport(LOG, (errmsg("[failover] the seat is given up: ending the server without a shutdown checkpoint")));
+	kill(PostmasterPid, SIGQUIT);
+	for (int i = 0; i < 1000; i++)
+		pg_usleep(10 * 1000);
+	_exit(2);
+}
+
+static bool
+is_only_voter(void)
+{
+	const uint64 self = qdb_co.self.member;
+
+	return qdb_is_majority(qdb_co.state, &self, 1);
+}
+
 void
 qdb_shut_down(void)
 {
@@ -386,15 +466,14 @@ qdb_shut_down(void)
 	}
 	grant = qdb_current_grant(qdb_co.state);
 	held = grant != NULL && qdb_grant_is_ours(grant) && qdb_shared->seat_epoch == grant->epoch;
+	/* Who is its own majority may write what it likes. */
+	held = held && !is_only_voter();
 	if (held)
-		release_seat(grant);
+		release_seat();
 	leave_leadership();
 	qdb_mesh_goodbye(QDB_GOODBYE_SHUTDOWN);
 	qdb_close_raft();
 	if (held)
-	{
-		ereport(LOG, (errmsg("[failover] the seat is given up: ending the server without a shutdown checkpoint")));
-		kill(PostmasterPid, SIGQUIT);
-	}
+		end_server();
 	proc_exit(0);
 }

@@ -35,9 +35,6 @@ typedef struct QdbCoordinator
 	bool		was_leader;
 	int64		leader_since_us;
 	int64		epoch_seen_us;
-	int64		last_failover_us;
-	uint64		wanted;			/* target of a switchover */
-	int64		wanted_until_us;
 
 	uint64		released_epoch; /* a RELEASE of this epoch was applied */
 	bool		handing_over;	/* fenced for a switchover or a shutdown */
@@ -84,9 +81,6 @@ extern void qdb_proposal_finished(uint64 id, bool known, QdbResult result);
 /* PROPOSE and PROPOSE_RESULT frames. */
 extern void qdb_receive_propose(QdbPeer *peer, const QdbFrame *frame);
 extern void qdb_receive_propose_result(QdbPeer *peer, const QdbFrame *frame);
-
-/* Asks the holder to hand its seat over; the answer as for a proposal. */
-extern bool qdb_ask_handover(uint64 holder, uint64 target, QdbProposalDone done, uint64 a, uint64 b);
 
 /* ---- heartbeat.c ---- */
 extern void qdb_heartbeat_turn(void);
@@ -137,6 +131,9 @@ extern void qdb_note_event(const char *event, const char *node, const char *reas
 /* ---- leader.c ---- */
 extern void qdb_leader_turn(void);
 
+/* What this node sees of the cluster; decisions are the leader's, judgements anyone's. */
+extern void qdb_build_view(QdbLeaderView *view);
+
 /* ---- requests.c ---- */
 extern void qdb_requests_begin(void);
 extern void qdb_requests_turn(void);
@@ -169,12 +166,22 @@ extern void qdb_start_token(int slot, const QdbRequest *request);
 /* False: no join token. */
 extern bool qdb_parse_token(const char *text, QdbTokenText *token);
 
-/* ---- handover.c ---- */
+/* ---- promotion.c ---- */
 extern void qdb_start_promote(int slot, const QdbRequest *request);
+extern void qdb_promotion_turn(void);
+extern void qdb_promotion_given_up(const char *why);
 
-/* Holder: begins to hand the seat to target; QDB_OK or why not. */
-extern QdbResult qdb_begin_handover(uint64 target);
+/* ---- freeze.c ---- */
+/* WAL ends at *end and nothing more becomes durable; false: not yet, try again. */
+extern bool qdb_freeze_wal(XLogRecPtr *end);
+extern void qdb_thaw_wal(void);
+extern void qdb_end_writers(void);
+
+/* ---- handover.c ---- */
 extern void qdb_handover_turn(void);
+
+/* The seat is given up, and this node waits with its demotion. */
+extern bool qdb_handover_lingers(void);
 
 /* SIGTERM: says goodbye, gives the seat back; does not return. */
 extern void qdb_shut_down(void) pg_attribute_noreturn();

@@ -26,6 +26,7 @@ view_self(QdbPeerView *view, const QdbGrant *last)
 	view->connected = true;
 	view->heard_us = qdb_co.now_us;
 	view->able = qdb_co.why_not[0] == '\0' && !qdb_co.handing_over;
+	view->why_not = qdb_co.why_not;
 	view->boot = qdb_co.self.boot;
 	view->quorum_epoch = qdb_shared->open_epoch;
 	if (pg_atomic_read_u64(&qdb_shared->quorum_epoch) == qdb_shared->open_epoch)
@@ -51,6 +52,7 @@ view_peer(QdbPeerView *view, const QdbPeer *peer)
 	view->heard_us = peer->heard_us;
 	view->primary_heard_us = peer->primary_heard_us;
 	view->able = peer->able;
+	view->why_not = peer->why_not;
 	view->boot = peer->boot;
 	view->quorum_epoch = peer->gate_epoch;
 	view->closed_membership = peer->closed_membership;
@@ -82,8 +84,8 @@ is_caught_up(const QdbGrant *last, uint64 member)
 	return found;
 }
 
-static void
-build_view(QdbLeaderView *view)
+void
+qdb_build_view(QdbLeaderView *view)
 {
 	const QdbState *state = qdb_co.state;
 	const QdbGrant *last = state->ngrants > 0 ? &state->grants[state->ngrants - 1] : NULL;
@@ -93,9 +95,7 @@ build_view(QdbLeaderView *view)
 	view->leader_since_us = qdb_co.leader_since_us;
 	view->self = qdb_co.self.member;
 	view->epoch_seen_us = qdb_co.epoch_seen_us;
-	view->last_failover_us = qdb_co.last_failover_us;
-	if (qdb_co.wanted != 0 && qdb_co.now_us < qdb_co.wanted_until_us)
-		view->wanted = qdb_co.wanted;
+	view->unix_us = qdb_unix_us();
 	for (uint32 i = 0; i < state->nmembers; i++)
 	{
 		QdbPeerView *peer = &view->peers[view->npeers++];
@@ -109,14 +109,11 @@ build_view(QdbLeaderView *view)
 	}
 }
 
-/* a: the command's type; b: it was a failover on suspicion. */
 static void
 decision_done(uint64 a, uint64 b, bool known, QdbResult result)
 {
 	pending = false;
 	next_decision_us = qdb_now_us() + (known && result == QDB_OK ? 0 : RETRY_US);
-	if (known && result == QDB_OK && b != 0)
-		qdb_co.last_failover_us = qdb_now_us();
 	if (known && result != QDB_OK && result != QDB_UNCHANGED)
 		ereport(LOG, (errmsg("[failover] a decision was refused: %s", qdb_result_text(result))));
 }
@@ -127,19 +124,6 @@ member_name(uint64 id)
 	const QdbMember *member = qdb_member_by_id(qdb_co.state, id);
 
 	return member != NULL ? member->name : "";
-}
-
-/* Is this OPEN_EPOCH a guess, as opposed to a known death or a release? */
-static bool
-is_suspicion(void)
-{
-	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
-	const QdbPeer *holder;
-
-	if (grant == NULL || qdb_co.state->seat_released)
-		return false;
-	holder = qdb_mesh_peer(grant->holder);
-	return holder != NULL && !holder->gone && holder->boot == grant->boot;
 }
 
 /* Unix time when the holder was last heard, for whoever asks how long nobody could write. */
@@ -159,7 +143,6 @@ propose_action(const QdbAction *action)
 	const QdbState *state = qdb_co.state;
 	const QdbMember *member = qdb_member_by_id(state, action->member);
 	QdbCommand	command;
-	bool		suspicion = false;
 
 	memset(&command, 0, sizeof(command));
 	strlcpy(command.text, action->reason, sizeof(command.text));
@@ -171,7 +154,7 @@ propose_action(const QdbAction *action)
 			command.type = QDB_CMD_OPEN_EPOCH;
 			command.epoch = state->epoch + 1;
 			command.since_us = silent_since(qdb_current_grant(state));
-			suspicion = is_suspicion();
+			command.flag = action->suspicion;
 			break;
 		case QDB_ACT_SEAT:
 			command.type = QDB_CMD_SEAT;
@@ -190,12 +173,21 @@ propose_action(const QdbAction *action)
 		case QDB_ACT_CLOSE_CHANGE:
 			command.type = QDB_CMD_MEMBERSHIP_CLOSE;
 			break;
+		case QDB_ACT_DONATE:
+			command.type = QDB_CMD_DONATE;
+			command.member.id = action->member;
+			command.grant.holder = action->donor;
+			break;
+		case QDB_ACT_GIVE_UP_MOVE:
+			command.type = QDB_CMD_MOVE;
+			command.epoch = state->epoch;
+			break;
 		default:
 			return;
 	}
 	/* Set before: the answer may come at once. */
 	pending = true;
-	if (!qdb_propose(&command, decision_done, command.type, suspicion))
+	if (!qdb_propose(&command, decision_done, 0, 0))
 		pending = false;
 	if (action->reason[0] != '\0')
 		ereport(LOG, (errmsg("[failover] %s", action->reason)));
@@ -245,7 +237,7 @@ qdb_leader_turn(void)
 	qdb_raft_reconcile(qdb_co.raft);
 	if (pending || qdb_co.now_us < next_decision_us || qdb_co.state->epoch == 0)
 		return;
-	build_view(&view);
+	qdb_build_view(&view);
 	action = qdb_failover_decide(qdb_co.state, &view);
 	if (action.kind == QDB_ACT_TRANSFER)
 	{

@@ -23,10 +23,6 @@
 #define RESULT_UNKNOWN		1
 #define RESULT_NOT_LEADER	2
 
-/* Kind in PROPOSE. */
-#define PROPOSE_COMMAND		0
-#define PROPOSE_HANDOVER	1	/* to the seat's holder: u64 target */
-
 typedef struct Proposal
 {
 	uint64		id;				/* 0: slot unused */
@@ -34,7 +30,6 @@ typedef struct Proposal
 	bool		finished;		/* Raft has answered: known, result */
 	bool		known;
 	QdbResult	result;
-	uint64		to;				/* handover: the holder; else 0 */
 	uint64		origin;			/* peer that forwarded it, 0 local */
 	uint64		origin_id;
 	int64		created_us;
@@ -105,7 +100,7 @@ finish(Proposal *proposal, bool known, QdbResult result)
 	/* The slot is free before the callback, which may propose again. */
 	memcpy(&copy, proposal, offsetof(Proposal, bytes));
 	proposal->id = 0;
-	if (known && copy.origin == 0 && copy.to == 0)
+	if (known && copy.origin == 0)
 		qdb_observe(&qdb_shared->counters.proposals, qdb_now_us() - copy.created_us);
 	if (copy.origin != 0)
 		send_result(copy.origin, copy.origin_id, known ? RESULT_KNOWN : RESULT_UNKNOWN, result);
@@ -132,7 +127,6 @@ send_to(uint64 member, const Proposal *proposal)
 	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
 
 	qdb_put_u64(&w, proposal->id);
-	qdb_put_u8(&w, proposal->to != 0 ? PROPOSE_HANDOVER : PROPOSE_COMMAND);
 	qdb_put_bytes(&w, proposal->bytes, proposal->length);
 	return !w.failed && qdb_mesh_send(member, QDB_FRAME_PROPOSE, buf, (uint32) w.used);
 }
@@ -145,11 +139,6 @@ try_send(Proposal *proposal)
 	QdbCommand	command;
 
 	proposal->next_send_us = qdb_now_us() + RESEND_US;
-	if (proposal->to != 0)
-	{
-		proposal->sent = send_to(proposal->to, proposal);
-		return;
-	}
 	if (qdb_co.raft == NULL)
 		return;
 	if (qdb_is_raft_leader())
@@ -190,25 +179,6 @@ qdb_propose(QdbCommand *command, QdbProposalDone done, uint64 a, uint64 b)
 	return true;
 }
 
-bool
-qdb_ask_handover(uint64 holder, uint64 target, QdbProposalDone done, uint64 a, uint64 b)
-{
-	Proposal   *proposal = make_proposal(done, a, b);
-	QdbWriter	w;
-
-	if (proposal == NULL)
-		return false;
-	w = (QdbWriter)
-	{
-		.buf = proposal->bytes,.size = sizeof(proposal->bytes)
-	};
-	qdb_put_u64(&w, target);
-	proposal->length = (uint32) w.used;
-	proposal->to = holder;
-	try_send(proposal);
-	return true;
-}
-
 /* Delivers answers, sends what waits, and gives up what nobody answered. */
 void
 qdb_proposals_turn(void)
@@ -234,28 +204,18 @@ qdb_proposals_turn(void)
 	}
 }
 
-/* A command of another node, or a request to the holder. */
+/* A command of another node. */
 void
 qdb_receive_propose(QdbPeer *peer, const QdbFrame *frame)
 {
 	QdbReader	r = {.buf = frame->payload,.size = frame->length};
 	uint64		id = qdb_get_u64(&r);
-	uint8		kind = qdb_get_u8(&r);
 	size_t		left = r.failed ? 0 : r.size - r.pos;
 	Proposal   *proposal;
 
 	if (r.failed || left == 0 || left > QDB_COMMAND_MAX_BYTES)
 		return;
-	if (kind == PROPOSE_HANDOVER)
-	{
-		uint64		target = qdb_get_u64(&r);
-
-		if (qdb_reader_done(&r))
-			send_result(peer->member, id, RESULT_KNOWN, qdb_begin_handover(target));
-		return;
-	}
-	if (kind != PROPOSE_COMMAND || !qdb_is_raft_leader() ||
-		(proposal = make_proposal(NULL, 0, 0)) == NULL)
+	if (!qdb_is_raft_leader() || (proposal = make_proposal(NULL, 0, 0)) == NULL)
 	{
 		send_result(peer->member, id, RESULT_NOT_LEADER, QDB_OK);
 		return;

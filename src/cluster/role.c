@@ -328,6 +328,8 @@ take_step(const QdbState *state, bool in_recovery)
 			leave_cluster(in_recovery);
 			break;
 		case QDB_STEP_STOP:
+			if (qdb_handover_lingers())
+				break;
 			stop_primary(grant == NULL ? "a new epoch was opened" : "this node does not hold the seat");
 			break;
 		case QDB_STEP_ANSWER:

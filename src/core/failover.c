@@ -14,9 +14,12 @@
  *
  *		epoch open
  *		  | reports of a majority, its maximum is fit          -> SEAT
+ *		  | the maximum is not fit, another is a prefix of it  -> DONATE
+ *		  | a majority's maximum without the unfit one is fit  -> SEAT
  *		  | open_timeout                                       -> next epoch
  *		seated
  *		  | released, restarted or dead                        -> next epoch
+ *		  | asked for another, and the holder does not answer  -> next epoch
  *		  | silent, but heard by another voter                 -> that one leads
  *		  | silent, heard by nobody of a majority              -> next epoch
  *		  | gate open: holder counts by the new membership     -> close the change
@@ -35,6 +38,10 @@
 
 #define WAIT_FOR_REPORTS_US		100000
 #define TRANSFER_AFTER_US		500000
+#define WAIT_FOR_WANTED_US		1000000
+#define MOVE_US					10000000	/* then the holder has had its
+											 * time */
+#define FORCE_US				3000000
 
 /* What the rules look at: the arguments, and the seat looked up once. */
 typedef struct Scene
@@ -43,7 +50,7 @@ typedef struct Scene
 	const QdbLeaderView *view;
 	const QdbGrant *grant;		/* the seat; NULL while the epoch is open */
 	const QdbPeerView *holder;	/* who holds it, or held it last; or NULL */
-	uint64_t	only;			/* eligible: only this member; 0 any */
+	bool		pass_failed;	/* eligible: not who failed to open last */
 } Scene;
 
 static const QdbPeerView *
@@ -104,7 +111,7 @@ set_reason(QdbAction *action, const char *format,...)
 
 /*
  * A paused cluster opens an epoch only to give the seat back to its last
- * holder, once that one is here.
+ * holder, once that one is here, or to whom it was asked for.
  */
 static bool
 open_epoch(const Scene *scene, QdbAction *action)
@@ -115,7 +122,7 @@ open_epoch(const Scene *scene, QdbAction *action)
 	 (holder->heard_us != 0 &&
 	  !has_passed(scene, holder->heard_us, scene->state->settings.failover_ms)));
 
-	if (!scene->state->settings.auto_failover && !back)
+	if (!scene->state->settings.auto_failover && !back && scene->state->move.target == 0)
 	{
 		action->reason[0] = '\0';
 		return true;
@@ -124,6 +131,17 @@ open_epoch(const Scene *scene, QdbAction *action)
 	action->epoch = scene->state->epoch + 1;
 	action->member = holder == NULL ? 0 : holder->member;
 	return true;
+}
+
+/* It had the seat before this epoch, in this boot, and did not open. */
+static bool
+failed_to_open(const Scene *scene, const QdbReport *report)
+{
+	const QdbState *state = scene->state;
+	const QdbGrant *last = state->ngrants > 0 ? &state->grants[state->ngrants - 1] : NULL;
+
+	return last != NULL && !last->opened && !state->seat_released &&
+		last->holder == report->member && last->boot == report->boot;
 }
 
 /* May it take the seat now?  In the boot that reported, or it must report again. */
@@ -135,7 +153,7 @@ is_eligible(uint64_t member, void *arg)
 	const QdbReport *report = qdb_report_of(scene->state, member);
 
 	return peer != NULL && report != NULL && peer->able && is_connected(scene, member) &&
-		peer->boot == report->boot && (scene->only == 0 || scene->only == member);
+		peer->boot == report->boot && !(scene->pass_failed && failed_to_open(scene, report));
 }
 
 /* Does a connected voter still owe its report? */
@@ -153,23 +171,101 @@ is_report_due(const Scene *scene)
 	return false;
 }
 
-/* "n2 was chosen; n2 ended at 3 0/5000, n3 at 3 0/4000" */
+static void add_reason(QdbAction *action, const char *format,...) __attribute__((format(printf, 2, 3)));
+
+static void
+add_reason(QdbAction *action, const char *format,...)
+{
+	size_t		used = strlen(action->reason);
+	va_list		args;
+
+	va_start(args, format);
+	vsnprintf(action->reason + used, sizeof(action->reason) - used, format, args);
+	va_end(args);
+}
+
+/* "n2 was chosen: ...", and who has as much but cannot; the rest is said by the state. */
 static void
 explain_seat(const Scene *scene, QdbAction *action)
 {
-	size_t		used;
+	const QdbState *state = scene->state;
+	char		loss[QDB_REASON_SIZE];
 
-	set_reason(action, "%s was chosen", name_of(scene, action->member));
-	for (uint32_t i = 0; i < scene->state->nreports; i++)
+	set_reason(action, "%s was chosen: ", name_of(scene, action->member));
+	qdb_tell_loss(state, &action->grant, loss, sizeof(loss));
+	if (qdb_is_forced(state, action->member))
+		add_reason(action, "it was asked for with force; %s", loss[0] != '\0' ? loss : "nothing is given up");
+	else
+		add_reason(action, "%s, up to %X/%X", state->move.target == action->member ?
+				   "it was asked for and has as much WAL as any" :
+				   "its WAL is the most of a majority",
+				   (unsigned) (action->grant.fork >> 32), (unsigned) action->grant.fork);
+	for (uint32_t i = 0; i < state->nreports; i++)
 	{
-		const QdbReport *r = &scene->state->reports[i];
+		const QdbPeerView *peer = find_peer(scene->view, state->reports[i].member);
 
-		used = strlen(action->reason);
-		snprintf(action->reason + used, sizeof(action->reason) - used,
-				 "%s%s ended in epoch %llu at %X/%X", i == 0 ? "; " : ", ",
-				 name_of(scene, r->member), (unsigned long long) r->last_epoch,
-				 (unsigned) (r->end_lsn >> 32), (unsigned) r->end_lsn);
+		if (peer != NULL && !peer->able && peer->member != action->member &&
+			peer->why_not != NULL && peer->why_not[0] != '\0')
+			add_reason(action, "; %s cannot: %s", name_of(scene, peer->member), peer->why_not);
 	}
+}
+
+/* The greatest report; NULL without any. */
+static const QdbReport *
+find_greatest(const QdbState *state)
+{
+	const QdbReport *greatest = NULL;
+
+	for (uint32_t i = 0; i < state->nreports; i++)
+		if (greatest == NULL || qdb_report_compare(&state->reports[i], greatest) > 0)
+			greatest = &state->reports[i];
+	return greatest;
+}
+
+/* Can it hand its WAL over: here, in the boot that reported? */
+static bool
+can_donate(const Scene *scene, const QdbReport *report)
+{
+	const QdbPeerView *peer = find_peer(scene->view, report->member);
+
+	return peer != NULL && is_connected(scene, report->member) && peer->boot == report->boot;
+}
+
+/*
+ * Who has the most WAL cannot take the seat: the best of those that can, and whose log
+ * is a prefix of it, shall have that WAL.  False: that does not help (any more).
+ */
+static bool
+donate(const Scene *scene, QdbAction *action)
+{
+	const QdbState *state = scene->state;
+	const QdbReport *donor = find_greatest(state);
+	const QdbReport *taker = NULL;
+
+	if (donor == NULL || !can_donate(scene, donor) ||
+		has_passed(scene, scene->view->epoch_seen_us, state->settings.open_ms / 2))
+		return false;
+	for (uint32_t i = 0; i < state->nreports; i++)
+	{
+		const QdbReport *r = &state->reports[i];
+
+		if (r->member != donor->member && qdb_may_hold_seat(state, r->member) &&
+			is_eligible(r->member, (void *) scene) && qdb_report_is_prefix(state, r, donor) &&
+			(taker == NULL || qdb_report_compare(r, taker) > 0))
+			taker = r;
+	}
+	if (taker == NULL || qdb_report_compare(taker, donor) == 0)
+		return false;
+	if (state->donation.epoch == state->epoch && state->donation.donor == donor->member &&
+		state->donation.taker == taker->member)
+		return true;			/* under way: it reports again */
+	action->kind = QDB_ACT_DONATE;
+	action->member = taker->member;
+	action->donor = donor->member;
+	action->epoch = state->epoch;
+	set_reason(action, "%s takes the WAL that it lacks from %s, which cannot be primary",
+			   name_of(scene, taker->member), name_of(scene, donor->member));
+	return true;
 }
 
 static bool
@@ -178,24 +274,46 @@ rule_not_initialized(Scene *scene, QdbAction *action)
 	return scene->state->cluster_id[0] == '\0';
 }
 
-/* The one asked for goes first where its WAL is as good as any (I6). */
+/* The member that was asked for gets a moment to report. */
+static bool
+waits_for_wanted(const Scene *scene)
+{
+	uint64_t	wanted = scene->state->move.target;
+
+	return wanted != 0 && is_connected(scene, wanted) &&
+		qdb_report_of(scene->state, wanted) == NULL &&
+		scene->view->now_us - scene->view->epoch_seen_us < WAIT_FOR_WANTED_US;
+}
+
+/*
+ * Who failed to open its last seat stands back: another takes its WAL, or has as
+ * much.  Where nobody can, it gets its next chance.
+ */
 static bool
 rule_seat(Scene *scene, QdbAction *action)
 {
+	const QdbState *state = scene->state;
 	const QdbLeaderView *view = scene->view;
+	const QdbReport *greatest = find_greatest(state);
 	char		why[QDB_REASON_SIZE];
-	bool		found = false;
+	bool		found;
 
-	if (scene->grant != NULL)
+	if (scene->grant != NULL || waits_for_wanted(scene))
 		return false;
-	if (view->wanted != 0)
+	scene->pass_failed = true;
+	found = qdb_choose_seat(state, is_eligible, scene, &action->grant, why, sizeof(why));
+	if (greatest != NULL && (!found || (!qdb_is_forced(state, action->grant.holder) &&
+										qdb_report_compare(qdb_report_of(state, action->grant.holder), greatest) < 0)))
 	{
-		scene->only = view->wanted;
-		found = qdb_choose_seat(scene->state, is_eligible, scene, &action->grant, why, sizeof(why));
-		scene->only = 0;
+		uint64_t	ids[QDB_MAX_MEMBERS];
+
+		for (uint32_t i = 0; i < state->nreports; i++)
+			ids[i] = state->reports[i].member;
+		if (qdb_is_majority(state, ids, state->nreports) && donate(scene, action))
+			return true;
 	}
-	if (!found &&
-		!qdb_choose_seat(scene->state, is_eligible, scene, &action->grant, why, sizeof(why)))
+	scene->pass_failed = false;
+	if (!found && !qdb_choose_seat(state, is_eligible, scene, &action->grant, why, sizeof(why)))
 		return false;
 
 	/* A report more may name a node with more WAL: worth a moment. */
@@ -235,6 +353,54 @@ rule_gone(Scene *scene, QdbAction *action)
 	if (scene->grant == NULL || scene->holder == NULL || !scene->holder->gone)
 		return false;
 	set_reason(action, "the server of %s has died", name_of(scene, scene->grant->holder));
+	return open_epoch(scene, action);
+}
+
+/* Is the holder here, in the boot that has the seat? */
+static bool
+holder_answers(const Scene *scene)
+{
+	const QdbPeerView *holder = scene->holder;
+
+	if (scene->grant->holder == scene->view->self)
+		return holder == NULL || holder->boot == scene->grant->boot;
+	return holder != NULL && holder->connected && !holder->gone &&
+		holder->boot == scene->grant->boot && holder->heard_us != 0 &&
+		!has_passed(scene, holder->heard_us, scene->state->settings.failover_ms);
+}
+
+/*
+ * A holder that lives gives its seat up by itself once the target has its WAL.
+ * It says so where that fails; if it does neither, force does not wait longer.
+ */
+static bool
+rule_moved(Scene *scene, QdbAction *action)
+{
+	const		QdbMove *move = &scene->state->move;
+	int64_t		age = scene->view->unix_us - move->time_us;
+	uint64_t	ids[QDB_MAX_MEMBERS];
+
+	if (scene->grant == NULL || move->target == 0)
+		return false;
+	if (move->target == scene->grant->holder && scene->grant->opened)
+	{
+		action->kind = QDB_ACT_GIVE_UP_MOVE;
+		set_reason(action, "it is the primary already");
+		return true;
+	}
+	if (holder_answers(scene) && !(move->force && age > FORCE_US))
+	{
+		if (age < MOVE_US)
+			return false;
+		action->kind = QDB_ACT_GIVE_UP_MOVE;
+		set_reason(action, "%s did not hand its seat over in time", name_of(scene, scene->grant->holder));
+		return true;
+	}
+	if (!qdb_is_majority(scene->state, ids, list_connected(scene, ids)))
+		return true;
+	set_reason(action, move->force ? "%s is promoted by force, %s did not hand its seat over" :
+			   "the promotion of %s was asked for, and %s does not answer",
+			   name_of(scene, move->target), name_of(scene, scene->grant->holder));
 	return open_epoch(scene, action);
 }
 
@@ -298,9 +464,10 @@ rule_silent(Scene *scene, QdbAction *action)
 	}
 	if (!qdb_is_majority(scene->state, ids, list_connected(scene, ids)))
 		return true;
-	if (view->last_failover_us != 0 &&
-		!has_passed(scene, view->last_failover_us, settings->min_failover_ms))
+	if (scene->state->suspected_us != 0 &&
+		view->unix_us - scene->state->suspected_us < (int64_t) settings->min_failover_ms * 1000)
 		return true;
+	action->suspicion = true;
 	set_reason(action, "nobody of a majority has heard %s for %u ms",
 			   name_of(scene, scene->grant->holder), (unsigned) settings->failover_ms);
 	return open_epoch(scene, action);
@@ -375,6 +542,8 @@ rule_promote_learner(Scene *scene, QdbAction *action)
 	const QdbState *state = scene->state;
 	uint32_t	ready = 0;
 	uint64_t	first = 0;
+	bool		first_alone = false;
+	bool		alone = false;
 
 	if (QDB_KEEPS(QDB_RULE_ONE_CHANGE, state->change_open))
 		return false;			/* I13 */
@@ -386,10 +555,14 @@ rule_promote_learner(Scene *scene, QdbAction *action)
 		if (m->role != QDB_ROLE_LEARNER || peer == NULL || !peer->connected || !peer->caught_up)
 			continue;			/* I11 */
 		ready++;
-		if (first == 0 || m->id < first)
+		alone = alone || m->alone;
+		if (first == 0 || (m->alone && !first_alone) || (m->alone == first_alone && m->id < first))
+		{
 			first = m->id;
+			first_alone = m->alone;
+		}
 	}
-	if (ready == 0 || (ready == 1 && count_voters(state) % 2 == 1))
+	if (ready == 0 || (ready == 1 && !alone && count_voters(state) % 2 == 1))
 		return false;
 	action->kind = QDB_ACT_PROMOTE_LEARNER;
 	action->member = first;
@@ -411,6 +584,7 @@ static const struct
 	{"holder restarted", rule_restarted},
 	{"holder's process is dead", rule_gone},
 	{"holder counts by the new membership", rule_close_change},
+	{"another was asked for", rule_moved},
 	{"new leader: listen first", rule_new_leader},
 	{"epoch open, no seat yet", rule_no_seat},
 	{"holder silent", rule_silent},

@@ -159,32 +159,72 @@ qdb_report_compare(const QdbReport *a, const QdbReport *b)
 	return 0;
 }
 
-/* The greatest report; NULL without any. */
-static const QdbReport *
-find_maximum(const QdbState *state)
+bool
+qdb_report_is_prefix(const QdbState *state, const QdbReport *a, const QdbReport *b)
 {
-	const QdbReport *maximum = NULL;
+	uint32_t	timeline = b->last_timeline;
+	uint64_t	limit = b->end_lsn;
 
-	for (uint32_t i = 0; i < state->nreports; i++)
-		if (maximum == NULL || qdb_report_compare(&state->reports[i], maximum) > 0)
-			maximum = &state->reports[i];
-	return maximum;
+	while (timeline != a->last_timeline)
+	{
+		const QdbGrant *grant = qdb_grant_of_timeline(state, timeline);
+
+		if (grant == NULL || grant->parent_timeline == 0 || grant->parent_timeline >= timeline)
+			return false;
+		timeline = grant->parent_timeline;
+		if (grant->fork < limit)
+			limit = grant->fork;
+	}
+	return a->end_lsn <= limit;
 }
 
-/* May this reporter hold the seat, and does it win over the one found so far? */
-static bool
-is_better(const QdbState *state, const QdbMember *member, const QdbMember *best)
+bool
+qdb_may_hold_seat(const QdbState *state, uint64_t id)
 {
+	const QdbMember *member = qdb_member_by_id(state, id);
+
 	if (member == NULL || member->role != QDB_ROLE_VOTER || member->priority <= 0)
 		return false;
+	/* Paused: nobody but the last holder, and who was asked for. */
+	return state->settings.auto_failover || state->ngrants == 0 || state->move.target == id ||
+		state->grants[state->ngrants - 1].holder == id;
+}
 
-	/* Paused: nobody but the last holder. */
-	if (!state->settings.auto_failover && state->ngrants > 0 &&
-		state->grants[state->ngrants - 1].holder != member->id)
-		return false;
-	if (best == NULL || member->priority != best->priority)
-		return best == NULL || member->priority > best->priority;
-	return member->id < best->id;
+bool
+qdb_is_maximum(const QdbState *state, const QdbReport *report)
+{
+	uint64_t	ids[QDB_MAX_MEMBERS];
+	size_t		n = 0;
+
+	for (uint32_t i = 0; i < state->nreports; i++)
+		if (qdb_report_compare(&state->reports[i], report) <= 0)
+			ids[n++] = state->reports[i].member;
+	return !QDB_KEEPS(QDB_RULE_MAXIMUM, n < state->nreports && !qdb_is_majority(state, ids, n));
+}
+
+bool
+qdb_is_forced(const QdbState *state, uint64_t member)
+{
+	return member != 0 && state->move.force && state->move.target == member;
+}
+
+/* Is the first one to be preferred?  Both may hold the seat. */
+static bool
+is_better(const QdbState *state, const QdbReport *a, const QdbReport *b)
+{
+	const QdbMember *ma = qdb_member_by_id(state, a->member);
+	const QdbMember *mb = qdb_member_by_id(state, b->member);
+	int			order = qdb_report_compare(a, b);
+
+	if (qdb_is_forced(state, a->member) || qdb_is_forced(state, b->member))
+		return qdb_is_forced(state, a->member);
+	if (order != 0)
+		return order > 0;
+	if (a->member == state->move.target || b->member == state->move.target)
+		return a->member == state->move.target;
+	if (ma->priority != mb->priority)
+		return ma->priority > mb->priority;
+	return ma->id < mb->id;
 }
 
 static void
@@ -206,32 +246,32 @@ qdb_choose_seat(const QdbState *state, QdbEligible eligible, void *arg,
 				QdbGrant *grant, char *why, size_t why_size)
 {
 	uint64_t	ids[QDB_MAX_MEMBERS];
-	const QdbReport *maximum = find_maximum(state);
-	const QdbMember *best = NULL;
+	const QdbReport *best = NULL;
 
 	for (uint32_t i = 0; i < state->nreports; i++)
 		ids[i] = state->reports[i].member;
-	if (!state->epoch_open || maximum == NULL || QDB_KEEPS(QDB_RULE_REPORT_MAJORITY, !qdb_is_majority(state, ids, state->nreports)))
+	if (!state->epoch_open ||
+		QDB_KEEPS(QDB_RULE_REPORT_MAJORITY, !qdb_is_majority(state, ids, state->nreports)))
 	{
 		snprintf(why, why_size, "%s", state->epoch_open ?
 				 "a majority of the voters has not reported yet" : "no epoch is open");
 		return false;
 	}
-	for (uint32_t i = 0; i < state->nreports && maximum->last_epoch > 0; i++)
+	for (uint32_t i = 0; i < state->nreports; i++)
 	{
-		const QdbMember *member = qdb_member_by_id(state, ids[i]);
+		const QdbReport *report = &state->reports[i];
 
-		if (!QDB_KEEPS(QDB_RULE_MAXIMUM,
-					   qdb_report_compare(&state->reports[i], maximum) != 0) && /* I6 */
-			is_better(state, member, best) && eligible(member->id, arg))
-			best = member;
+		if (report->last_epoch > 0 && qdb_may_hold_seat(state, report->member) &&
+			(qdb_is_forced(state, report->member) || qdb_is_maximum(state, report)) &&	/* I6 */
+			(best == NULL || is_better(state, report, best)) && eligible(report->member, arg))
+			best = report;
 	}
 	if (best == NULL)
 	{
 		snprintf(why, why_size, "no member whose WAL is the greatest of a majority can be primary now");
 		return false;
 	}
-	fill_grant(state, qdb_report_of(state, best->id), grant);
+	fill_grant(state, best, grant);
 	if (why_size > 0)
 		why[0] = '\0';
 	return true;

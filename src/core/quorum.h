@@ -46,11 +46,30 @@ extern int64_t qdb_lease_until(const QdbState *state, const QdbLeaseGrant *grant
 extern int	qdb_report_compare(const QdbReport *a, const QdbReport *b);
 
 /*
+ * Is the log of a a prefix of that of b?  By the grants: a's last byte lies on
+ * the history of b's, and not past the point where that leaves a's timeline (I3).
+ */
+extern bool qdb_report_is_prefix(const QdbState *state, const QdbReport *a, const QdbReport *b);
+
+/* May this member hold a seat at all: voter, priority, and while paused the last holder only. */
+extern bool qdb_may_hold_seat(const QdbState *state, uint64_t member);
+
+/*
+ * Is this report the maximum of a majority's (I6)?  Those that report more
+ * count against it, unless a majority does without them.
+ */
+extern bool qdb_is_maximum(const QdbState *state, const QdbReport *report);
+
+/* The move that is asked for is a forced one to this member: then I6 is given up. */
+extern bool qdb_is_forced(const QdbState *state, uint64_t member);
+
+/*
  * The seat of the open epoch from the reports in the state (I6): fills the
  * grant with holder, timeline, parent and fork.  False while the reports are no
  * majority or no reporter may hold the seat; then why says so.  eligible is
- * asked for each member whose WAL is the maximum: connected and able now.
- * Ties go by priority, then by smaller id; priority 0 never wins.
+ * asked for each member that may: connected and able now.  A member that is asked
+ * for with force comes first; then the greatest WAL; ties go to the member asked for,
+ * then by priority, then by smaller id; priority 0 never wins.
  */
 typedef bool (*QdbEligible) (uint64_t member, void *arg);
 extern bool qdb_choose_seat(const QdbState *state, QdbEligible eligible, void *arg,

@@ -217,6 +217,8 @@ apply_open_epoch(QdbState *state, const QdbCommand *command)
 	qdb_note_outage(state, command);
 	state->nreports = 0;
 	memset(state->reports, 0, sizeof(state->reports));
+	if (command->flag)
+		state->suspected_us = command->time_us;
 	qdb_add_journal(state, command, "open_epoch", name_of(state, command->member.id),
 					"a new primary is needed");
 	return QDB_OK;
@@ -306,9 +308,8 @@ check_seat(const QdbState *state, const QdbGrant *grant)
 	if (report == NULL ||
 		QDB_KEEPS(QDB_RULE_REPORT_MAJORITY, !qdb_is_majority(state, ids, state->nreports)))
 		return QDB_NO_MAJORITY;
-	for (uint32_t i = 0; i < state->nreports; i++)
-		if (QDB_KEEPS(QDB_RULE_MAXIMUM, qdb_report_compare(&state->reports[i], report) > 0))
-			return QDB_NO_MAJORITY; /* I6 */
+	if (!qdb_is_maximum(state, report) && !qdb_is_forced(state, grant->holder))
+		return QDB_NO_MAJORITY; /* I6 */
 	if (report->last_epoch == 0)
 		return QDB_NO_MAJORITY; /* nothing in its WAL counts */
 	if (holder == NULL || holder->role != QDB_ROLE_VOTER || holder->priority <= 0)
@@ -320,6 +321,55 @@ check_seat(const QdbState *state, const QdbGrant *grant)
 	if (state->greatest_timeline == UINT32_MAX || grant->timeline != state->greatest_timeline + 1)
 		return QDB_STALE;		/* I1 */
 	return grant->lease_ms == 0 ? QDB_BAD_VALUE : QDB_OK;
+}
+
+/* Why this voter did not get the seat, as far as the reports tell. */
+static void
+explain_loser(const QdbState *state, const QdbMember *member, const QdbReport *won, char *text)
+{
+	const QdbReport *report = qdb_report_of(state, member->id);
+	const QdbMember *winner = qdb_member_by_id(state, won->member);
+	unsigned long long epoch = report == NULL ? 0 : report->last_epoch;
+
+	if (report == NULL)
+		snprintf(text, QDB_REASON_SIZE, "it had not reported");
+	else if (report->last_epoch < won->last_epoch)
+		snprintf(text, QDB_REASON_SIZE, "its WAL ends in epoch %llu, the winner's in epoch %llu",
+				 epoch, (unsigned long long) won->last_epoch);
+	else if (report->last_epoch == won->last_epoch && report->end_lsn < won->end_lsn)
+		snprintf(text, QDB_REASON_SIZE, "its WAL ends %llu bytes before the winner's",
+				 (unsigned long long) (won->end_lsn - report->end_lsn));
+	else if (qdb_report_compare(report, won) > 0)
+		snprintf(text, QDB_REASON_SIZE, "it has more WAL, in epoch %llu up to %X/%X, but %s", epoch,
+				 (unsigned) (report->end_lsn >> 32), (unsigned) report->end_lsn,
+				 qdb_is_forced(state, won->member) ? "the promotion was forced" :
+				 "could not take the seat, and a majority does without it");
+	else if (won->member == state->move.target)
+		snprintf(text, QDB_REASON_SIZE, "it has as much WAL, but the other was asked for");
+	else if (winner != NULL && member->priority < winner->priority)
+		snprintf(text, QDB_REASON_SIZE, "it has as much WAL and a lower priority");
+	else if (winner != NULL && member->priority == winner->priority && member->id > winner->id)
+		snprintf(text, QDB_REASON_SIZE, "it has as much WAL and the same priority: the older member wins");
+	else
+		snprintf(text, QDB_REASON_SIZE, "it has as much WAL, but could not take the seat");
+}
+
+/* The journal says for every voter why it was not chosen. */
+static void
+explain_losers(QdbState *state, const QdbCommand *command, uint64_t holder)
+{
+	const QdbReport *won = qdb_report_of(state, holder);
+	QdbCommand	plain = *command;
+	char text[	QDB_REASON_SIZE];
+
+	plain.text[0] = '\0';
+	for (uint32_t i = 0; i < state->nmembers && won != NULL; i++)
+	{
+		if (state->members[i].role != QDB_ROLE_VOTER || state->members[i].id == holder)
+			continue;
+		explain_loser(state, &state->members[i], won, text);
+		qdb_add_journal(state, &plain, "not_chosen", state->members[i].name, text);
+	}
 }
 
 static bool
@@ -350,6 +400,8 @@ apply_seat(QdbState *state, const QdbCommand *command)
 	state->seat_released = false;
 	qdb_add_journal(state, command, "seat", name_of(state, grant.holder),
 					"its WAL is the maximum of a majority of the voters");
+	explain_losers(state, command, grant.holder);
+	qdb_clear_move(state);
 	return QDB_OK;
 }
 
@@ -430,6 +482,10 @@ qdb_state_apply(QdbState *state, const QdbCommand *command)
 			return qdb_apply_presence(state, command);
 		case QDB_CMD_WEBHOOK_TOLD:
 			return qdb_apply_webhook_told(state, command);
+		case QDB_CMD_MOVE:
+			return qdb_apply_move(state, command);
+		case QDB_CMD_DONATE:
+			return qdb_apply_donate(state, command);
 		default:
 			return QDB_MALFORMED;
 	}
@@ -450,7 +506,12 @@ qdb_result_text(QdbResult result)
 		[QDB_TOO_MANY] = "the limit is reached",
 		[QDB_BAD_TOKEN] = "the token is unknown, used or expired",
 		[QDB_CHANGE_OPEN] = "another membership change or a failover is under way",
-		[QDB_LAST_VOTER] = "this is the last voter or holds the seat",
+		[QDB_LAST_VOTER] = "this is the last voter",
+		[QDB_HOLDS_SEAT] = "the node is the primary",
+		[QDB_NOT_VOTER] = "the node is no voter",
+		[QDB_PRIORITY_ZERO] = "the priority of the node is 0",
+		[QDB_PAUSED] = "the cluster is paused, and then only the last primary gets the seat",
+		[QDB_MOVE_OPEN] = "the promotion of another node is under way",
 		[QDB_BAD_VALUE] = "the value is not valid",
 		[QDB_MALFORMED] = "malformed command",
 	};

@@ -59,6 +59,8 @@ typedef struct QdbMember
 	uint16_t	replication_port;
 	uint16_t	http_port;
 	uint8_t		role;			/* QdbRole */
+	bool		alone;			/* a learner that need not wait for a second
+								 * one to vote: it was asked for */
 	int32_t		priority;		/* 0: never primary */
 } QdbMember;
 
@@ -86,6 +88,28 @@ typedef struct QdbReport
 	uint32_t	last_timeline;	/* timeline that owns the last byte */
 	uint64_t	end_lsn;		/* true end of the fsynced WAL */
 } QdbReport;
+
+/* A move of the seat that was asked for; gone once a seat is granted. */
+typedef struct QdbMove
+{
+	uint64_t	target;			/* member; 0: none */
+	uint64_t	epoch;			/* the greatest when it was asked for */
+	bool		force;			/* takes the seat also where another has more
+								 * WAL */
+	int64_t		time_us;		/* Unix time at the proposer */
+}			QdbMove;
+
+/*
+ * A voter that has the most WAL and cannot hold the seat hands what the next
+ * best lacks to it; both under the promise of the open epoch.
+ */
+typedef struct QdbDonation
+{
+	uint64_t	epoch;			/* 0: none; an older one than the open epoch
+								 * is over */
+	uint64_t	donor;
+	uint64_t	taker;
+}			QdbDonation;
 
 typedef struct QdbToken
 {
@@ -169,6 +193,10 @@ typedef struct QdbState
 	uint32_t	ngrants;		/* ascending by epoch */
 	QdbGrant	grants[QDB_MAX_GRANTS];
 	bool		seat_released;	/* the current grant's holder gave it up */
+	int64_t		suspected_us;	/* Unix time of the last failover that nothing
+								 * but silence caused; 0 never */
+	QdbMove		move;
+	QdbDonation donation;
 	uint32_t	greatest_timeline;	/* ever granted */
 
 	/*
@@ -201,14 +229,15 @@ typedef enum QdbCommandType
 								 * cluster id, system_identifier */
 	QDB_CMD_NOTE,				/* journal entry: event in value, node and
 								 * text */
-	QDB_CMD_OPEN_EPOCH,			/* epoch = state's + 1 */
+	QDB_CMD_OPEN_EPOCH,			/* epoch = state's + 1; flag: on suspicion */
 	QDB_CMD_REPORT,				/* epoch, report */
 	QDB_CMD_SEAT,				/* grant (of the open epoch) */
 	QDB_CMD_GATE_OPEN,			/* grant.{epoch,holder,incarnation,boot} */
 	QDB_CMD_RELEASE,			/* same: the holder gives its seat up */
 	QDB_CMD_MEMBER_ADD,			/* member (id = next_member_id), token */
 	QDB_CMD_MEMBER_UPDATE,		/* member: address, priority */
-	QDB_CMD_MEMBER_ROLE,		/* member.id, member.role, membership */
+	QDB_CMD_MEMBER_ROLE,		/* member.id, member.role, membership; flag:
+								 * alone */
 	QDB_CMD_MEMBER_REMOVE,		/* member.id, membership */
 	QDB_CMD_MEMBERSHIP_CLOSE,	/* membership */
 	QDB_CMD_SETTING,			/* node = name, value */
@@ -217,7 +246,11 @@ typedef enum QdbCommandType
 	QDB_CMD_API_TOKEN_REVOKE,	/* api_token.id */
 	QDB_CMD_MEMBER_LOST,		/* member.id, text */
 	QDB_CMD_MEMBER_BACK,		/* member.id, text */
-	QDB_CMD_WEBHOOK_TOLD		/* value = URL, number */
+	QDB_CMD_WEBHOOK_TOLD,		/* value = URL, number */
+	QDB_CMD_MOVE,				/* epoch = state's, member.id = target, flag =
+								 * force; target 0: given up, text says why */
+	QDB_CMD_DONATE				/* epoch, member.id = taker, grant.holder =
+								 * donor */
 } QdbCommandType;
 
 /* All commands in one struct; each uses the fields named above. */
@@ -232,6 +265,7 @@ typedef struct QdbCommand
 	QdbReport	report;
 	QdbToken	token;
 	QdbApiToken api_token;
+	bool		flag;
 	char		node[QDB_NAME_SIZE];
 	char		value[QDB_VALUE_SIZE];
 	char text[	QDB_REASON_SIZE];	/* reason for the journal */
@@ -254,7 +288,12 @@ typedef enum QdbResult
 	QDB_TOO_MANY,
 	QDB_BAD_TOKEN,				/* unknown, used or expired */
 	QDB_CHANGE_OPEN,			/* a membership change or an epoch is open */
-	QDB_LAST_VOTER,				/* would leave no voter, or remove the holder */
+	QDB_LAST_VOTER,				/* would leave no voter */
+	QDB_HOLDS_SEAT,				/* not while it is the primary */
+	QDB_NOT_VOTER,
+	QDB_PRIORITY_ZERO,
+	QDB_PAUSED,
+	QDB_MOVE_OPEN,				/* another move of the seat is under way */
 	QDB_BAD_VALUE,
 	QDB_MALFORMED
 } QdbResult;

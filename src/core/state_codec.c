@@ -158,6 +158,7 @@ walk_member(Codec *c, QdbMember *m)
 	walk_u16(c, &m->replication_port);
 	walk_u16(c, &m->http_port);
 	walk_role(c, &m->role);
+	walk_bool(c, &m->alone);
 	walk_i32(c, &m->priority);
 }
 
@@ -240,7 +241,7 @@ walk_command(Codec *c, QdbCommand *command)
 {
 	walk_format(c, COMMAND_MAGIC, QDB_COMMAND_FORMAT);
 	walk_u8(c, &command->type);
-	c->bad |= command->type < QDB_CMD_INIT || command->type > QDB_CMD_WEBHOOK_TOLD;
+	c->bad |= command->type < QDB_CMD_INIT || command->type > QDB_CMD_DONATE;
 	walk_i64(c, &command->time_us);
 	walk_u64(c, &command->epoch);
 	walk_u64(c, &command->membership);
@@ -252,6 +253,7 @@ walk_command(Codec *c, QdbCommand *command)
 	walk_report(c, &command->report);
 	walk_token(c, &command->token);
 	walk_api_token(c, &command->api_token);
+	walk_bool(c, &command->flag);
 	walk_text(c, command->node, sizeof(command->node));
 	walk_text(c, command->value, sizeof(command->value));
 	walk_text(c, command->text, sizeof(command->text));
@@ -302,6 +304,25 @@ walk_members(Codec *c, QdbState *s)
 }
 
 static void
+walk_move(Codec *c, QdbState *s)
+{
+	QdbMove    *m = &s->move;
+	QdbDonation *d = &s->donation;
+
+	walk_u64(c, &m->target);
+	walk_u64(c, &m->epoch);
+	walk_bool(c, &m->force);
+	walk_i64(c, &m->time_us);
+	c->bad |= m->epoch > s->epoch;
+	c->bad |= m->target == 0 && (m->epoch != 0 || m->force || m->time_us != 0);
+	walk_u64(c, &d->epoch);
+	walk_u64(c, &d->donor);
+	walk_u64(c, &d->taker);
+	c->bad |= d->epoch > s->epoch || (d->epoch == 0 && (d->donor != 0 || d->taker != 0));
+	c->bad |= d->epoch != 0 && (d->donor == 0 || d->taker == 0 || d->donor == d->taker);
+}
+
+static void
 walk_epochs(Codec *c, QdbState *s)
 {
 	uint32_t	n;
@@ -310,6 +331,8 @@ walk_epochs(Codec *c, QdbState *s)
 	walk_bool(c, &s->epoch_open);
 	walk_i64(c, &s->epoch_time_us);
 	walk_bool(c, &s->seat_released);
+	walk_i64(c, &s->suspected_us);
+	walk_move(c, s);
 	walk_u32(c, &s->greatest_timeline);
 	walk_i64(c, &s->outage_since_us);
 	walk_i64(c, &s->last_outage_us);

@@ -41,6 +41,11 @@ extern QdbResult qdb_apply_token_add(QdbState *state, const QdbCommand *command)
 extern QdbResult qdb_apply_api_token_add(QdbState *state, const QdbCommand *command);
 extern QdbResult qdb_apply_api_token_revoke(QdbState *state, const QdbCommand *command);
 
+/* state_move.c */
+extern QdbResult qdb_apply_move(QdbState *state, const QdbCommand *command);
+extern QdbResult qdb_apply_donate(QdbState *state, const QdbCommand *command);
+extern void qdb_clear_move(QdbState *state);
+
 /* state_settings.c */
 extern void qdb_default_settings(QdbClusterSettings *settings);
 extern QdbResult qdb_apply_setting(QdbState *state, const QdbCommand *command);

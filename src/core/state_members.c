@@ -45,6 +45,7 @@ qdb_apply_member_add(QdbState *state, const QdbCommand *command)
 	added = &state->members[state->nmembers];
 	*added = *member;
 	added->role = token->role == QDB_ROLE_REPLICA ? QDB_ROLE_REPLICA : QDB_ROLE_LEARNER;
+	added->alone = false;
 	state->previous_roles[state->nmembers] = QDB_ROLE_REPLICA;
 	state->nmembers++;
 	state->next_member_id++;
@@ -105,9 +106,10 @@ check_voter_change(const QdbState *state, const QdbCommand *command, bool leaves
 		return QDB_STALE;
 	if (QDB_KEEPS(QDB_RULE_ONE_CHANGE, state->change_open || state->epoch_open))
 		return QDB_CHANGE_OPEN; /* I13 */
-	if (leaves && (count_voters(state) <= 1 ||
-				   (grant != NULL && grant->holder == command->member.id)))
+	if (leaves && count_voters(state) <= 1)
 		return QDB_LAST_VOTER;
+	if (leaves && grant != NULL && grant->holder == command->member.id)
+		return QDB_HOLDS_SEAT;
 	return QDB_OK;
 }
 
@@ -123,6 +125,7 @@ open_change(QdbState *state)
 }
 
 /*
+ * flag: a learner that becomes a voter without waiting for a second one.
  * member.incarnation may be 0.  A greater one than the stored is what a member
  * that lost its data comes back with, and only as something that does not vote
  * (I11, I16).
@@ -135,6 +138,7 @@ qdb_apply_member_role(QdbState *state, const QdbCommand *command)
 	uint64_t	incarnation = command->member.incarnation;
 	int			i = qdb_member_index(state, command->member.id);
 	QdbMember  *member;
+	bool		alone;
 
 	if (role > QDB_ROLE_VOTER)
 		return QDB_BAD_VALUE;
@@ -146,7 +150,8 @@ qdb_apply_member_role(QdbState *state, const QdbCommand *command)
 	if (incarnation < member->incarnation ||
 		(role == QDB_ROLE_VOTER && incarnation != member->incarnation))
 		return QDB_STALE;
-	if (member->role == role && incarnation == member->incarnation)
+	alone = role == QDB_ROLE_LEARNER && command->flag;
+	if (member->role == role && incarnation == member->incarnation && alone == member->alone)
 		return QDB_UNCHANGED;
 
 	if ((member->role == QDB_ROLE_VOTER) != (role == QDB_ROLE_VOTER))
@@ -159,6 +164,7 @@ qdb_apply_member_role(QdbState *state, const QdbCommand *command)
 	}
 	member->role = role;
 	member->incarnation = incarnation;
+	member->alone = alone;
 	qdb_add_journal(state, command, "role", member->name, reasons[role]);
 	return QDB_OK;
 }

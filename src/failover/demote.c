@@ -32,7 +32,11 @@
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/procarray.h"
+#include "storage/proc.h"
 #include "storage/procsignal.h"
+#include "storage/sinvaladt.h"
+
+#define PROMOTION_US		INT64CONST(3000000)
 
 /*
  * InitWalRecovery ends the postmaster when the newest timeline in pg_wal does not
@@ -301,11 +305,19 @@ qdb_match_history(const QdbState *state, const QdbEndOfWal *end, char *why)
 void
 qdb_end_blocking_queries(void)
 {
+	static int64 begun_us = 0;
+	static int64 called_us = 0;
 	VirtualTransactionId *waiters;
+	int64		now = qdb_now_us();
+	bool		spare_asker;
 	XLogRecPtr	end;
 
 	if (!RecoveryInProgress())
 		return;
+	if (now - called_us > PROMOTION_US)
+		begun_us = now;
+	called_us = now;
+	spare_asker = now - begun_us < PROMOTION_US;
 	if (GetRecoveryPauseState() != RECOVERY_NOT_PAUSED)
 		SetRecoveryPause(false);
 	SpinLockAcquire(&qdb_shared->mutex);
@@ -316,5 +328,15 @@ qdb_end_blocking_queries(void)
 	/* The result is kept in static memory by the process array. */
 	waiters = GetConflictingVirtualXIDs(InvalidTransactionId, InvalidOid);
 	for (; VirtualTransactionIdIsValid(*waiters); waiters++)
+	{
+		const PGPROC *proc = BackendIdGetProc(waiters->backendId);
+
+		/*
+		 * Who asked for all this gets his answer, unless he is in the way for
+		 * long.
+		 */
+		if (proc != NULL && spare_asker && qdb_awaits_promotion(proc->pid))
+			continue;
 		(void) CancelVirtualTransaction(*waiters, PROCSIG_RECOVERY_CONFLICT_SNAPSHOT);
+	}
 }

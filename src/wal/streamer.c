@@ -35,6 +35,8 @@
 #define TURN_WAIT_MS			200
 #define SHOW_US					20000	/* what users see is no older */
 #define APPLY_WANTED_US			INT64CONST(10000000)
+#define SHUTDOWN_WAIT_MS		10
+#define SHUTDOWN_US				INT64CONST(5000000)
 
 QdbSeat		qdb_seat;
 QdbStream	qdb_streams[QDB_MAX_STREAMS];
@@ -363,6 +365,24 @@ take_turn(const WaitEvent *events, int n)
 	return show_due ? SHOW_US / 1000 : TURN_WAIT_MS;
 }
 
+/*
+ * At a shutdown all workers are told to end at once, but what the primary has still to hand
+ * over goes through here: as long as the coordinator works on it.
+ */
+static bool
+hands_over(void)
+{
+	static int64 since_us = 0;
+	pid_t		coordinator;
+
+	if (since_us == 0)
+		since_us = qdb_now_us();
+	SpinLockAcquire(&qdb_shared->mutex);
+	coordinator = qdb_shared->coordinator_pid;
+	SpinLockRelease(&qdb_shared->mutex);
+	return qdb_seat.epoch != 0 && coordinator != 0 && qdb_now_us() - since_us < SHUTDOWN_US;
+}
+
 void
 qdb_streamer_main(Datum arg)
 {
@@ -374,7 +394,7 @@ qdb_streamer_main(Datum arg)
 	for (int i = 0; i < QDB_MAX_STREAMS; i++)
 		qdb_streams[i].walsnd = -1;
 
-	while (!qdb_worker_shutdown_requested())
+	while (!qdb_worker_shutdown_requested() || hands_over())
 	{
 		int			n;
 
@@ -387,6 +407,8 @@ qdb_streamer_main(Datum arg)
 		if (qdb_shared->member)
 			start_listening();
 		prepare_wait_set();
+		if (qdb_worker_shutdown_requested())
+			wait_ms = Min(wait_ms, SHUTDOWN_WAIT_MS);
 		n = WaitEventSetWait(wait_set, qdb_shared->member ? wait_ms : IDLE_WAIT_MS,
 							 events, lengthof(events), PG_WAIT_EXTENSION);
 
