@@ -13,6 +13,7 @@
 
 #include "api/api.h"
 #include "base/base.h"
+#include "base/keys.h"
 #include "failover/failover.h"
 #include "failover/stage.h"
 #include "wal/wal.h"
@@ -78,6 +79,7 @@ _PG_init(void)
 		return;
 
 	qdb_define_settings();
+	qdb_read_passphrase();
 	qdb_register_rmgr();
 
 	prev_shmem_request_hook = shmem_request_hook;

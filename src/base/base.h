@@ -44,6 +44,13 @@ extern int	qdb_heartbeat_ms;
 extern int	qdb_replication_buffer_kb;
 extern int	qdb_replication_compression;	/* QdbCodec of wal/compress.h */
 extern int	qdb_priority;
+extern char *qdb_tls_cert_file; /* empty: the cluster's own certificates */
+extern char *qdb_tls_key_file;
+extern char *qdb_tls_ca_file;
+extern char *qdb_key_passphrase_command;
+extern int	qdb_certificate_lifetime_s;
+extern bool qdb_http_tls;
+extern bool qdb_development_plaintext;
 extern int	qdb_read_consistency;	/* QdbReadConsistency, per session */
 extern char *qdb_min_lsn;
 extern int	qdb_debug_apply_stop;	/* point at which the application of
@@ -221,6 +228,8 @@ typedef struct QdbShared
 	LWLock	   *state_lock;
 	QdbState	state;			/* coordinator; under state_lock */
 	QdbPeerStatus peers[QDB_MAX_MEMBERS];	/* coordinator; under state_lock */
+
+	pg_atomic_uint32 key_generation;	/* raised when key files were replaced */
 
 	slock_t		mutex;			/* short fields below */
 

@@ -1,7 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * channel.c
- *		Non-blocking framed connections over TCP.
+ *		Non-blocking framed connections over TLS.
+ *
+ * OpenSSL reads from a buffer of ours, never from the socket: whatever was
+ * received is decrypted before anybody waits for the socket again, and READ_BUDGET
+ * counts what came in.  It writes to the socket directly.
  *
  * Received bytes are kept until a frame is complete.  Its header is checked
  * before its payload gets any memory.  One drive reads at most READ_BUDGET
@@ -24,6 +28,11 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "base/tls.h"
+
+#include <openssl/bio.h>
+#include <openssl/err.h>
 
 #define DEFAULT_QUEUE_LIMIT		(4 * 1024 * 1024)
 #define READ_CHUNK				(64 * 1024)
@@ -60,6 +69,18 @@ struct QdbChannel
 	size_t		queue_start;
 	size_t		queue_end;
 	size_t		queue_limit;
+
+	/* NULL: in the clear (quantadb.development_plaintext). */
+	SSL		   *ssl;
+	bool		tcp_up;
+	bool		handshaking;
+	bool		handshake_writes;	/* it waits until the socket takes more */
+	QdbPeerCert peer;			/* cert NULL: none */
+	uint8_t    *raw;			/* received, not decrypted yet */
+	size_t		raw_start;
+	size_t		raw_end;
+	bool		raw_eof;
+	int			raw_errno;
 
 	uint64_t	sent;
 	uint64_t	received;
@@ -117,26 +138,29 @@ new_channel(int fd, QdbChannelState state)
 	return channel;
 }
 
-static bool
-is_loopback(const struct sockaddr *address)
+bool
+qdb_is_loopback(const struct sockaddr *address)
 {
 	if (address->sa_family == AF_INET)
 		return (ntohl(((const struct sockaddr_in *) address)->sin_addr.s_addr) >> 24) == 127;
 	if (address->sa_family == AF_INET6)
-		return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *) address)->sin6_addr);
+	{
+		const struct in6_addr *a = &((const struct sockaddr_in6 *) address)->sin6_addr;
+
+		return IN6_IS_ADDR_LOOPBACK(a) || (IN6_IS_ADDR_V4MAPPED(a) && a->s6_addr[12] == 127);
+	}
 	return false;
 }
 
 static int
 listen_one(const struct addrinfo *address, const char *host, int port, char *why, size_t why_size)
 {
-	const char *plaintext = getenv("QUANTADB_TEST_PLAINTEXT");
 	int			fd;
 
-	if (!is_loopback(address->ai_addr) && (plaintext == NULL || strcmp(plaintext, "1") != 0))
+	if (qdb_plaintext() && !qdb_is_loopback(address->ai_addr))
 	{
 		snprintf(why, why_size,
-				 "address \"%s\" is not a loopback address, and connections are not encrypted yet", host);
+				 "quantadb.development_plaintext is on, and address \"%s\" is not a loopback address", host);
 		return -1;
 	}
 	fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -198,8 +222,261 @@ qdb_listen(const char *addresses, int port, int *fds, int max, char *why, size_t
 	return n > 0 ? n : -1;
 }
 
-QdbChannel *
-qdb_channel_connect(const char *host, int port)
+/* ---- TLS ---- */
+
+/* What OpenSSL reads comes from raw. */
+static int
+bio_read(BIO *bio, char *out, int size)
+{
+	QdbChannel *channel = BIO_get_data(bio);
+	size_t		n = channel->raw_end - channel->raw_start;
+
+	BIO_clear_retry_flags(bio);
+	if (n == 0)
+	{
+		if (channel->raw_eof)
+			return 0;
+		BIO_set_retry_read(bio);
+		return -1;
+	}
+	if (n > (size_t) size)
+		n = (size_t) size;
+	memcpy(out, channel->raw + channel->raw_start, n);
+	channel->raw_start += n;
+	return (int) n;
+}
+
+static int
+bio_write(BIO *bio, const char *data, int size)
+{
+	QdbChannel *channel = BIO_get_data(bio);
+	ssize_t		n;
+
+	BIO_clear_retry_flags(bio);
+	do
+		n = send(channel->fd, data, size, MSG_NOSIGNAL);
+	while (n < 0 && errno == EINTR);
+	if (n > 0)
+		channel->sent += n;
+	else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		BIO_set_retry_write(bio);
+	return (int) n;
+}
+
+static long
+bio_control(BIO *bio, int command, long number, void *pointer)
+{
+	QdbChannel *channel = BIO_get_data(bio);
+
+	switch (command)
+	{
+		case BIO_CTRL_FLUSH:
+			return 1;
+		case BIO_CTRL_EOF:
+			return channel->raw_eof;
+		default:
+			return 0;
+	}
+}
+
+static BIO *
+new_bio(QdbChannel *channel)
+{
+	static BIO_METHOD *method = NULL;
+	BIO		   *bio;
+
+	if (method == NULL)
+	{
+		BIO_METHOD *made = BIO_meth_new(BIO_TYPE_SOURCE_SINK | BIO_get_new_index(), "quantadb channel");
+
+		if (made == NULL || !BIO_meth_set_read(made, bio_read) || !BIO_meth_set_write(made, bio_write) ||
+			!BIO_meth_set_ctrl(made, bio_control))
+		{
+			BIO_meth_free(made);
+			return NULL;
+		}
+		method = made;
+	}
+	bio = BIO_new(method);
+	if (bio != NULL)
+	{
+		BIO_set_data(bio, channel);
+		BIO_set_init(bio, 1);
+	}
+	return bio;
+}
+
+/* Takes the session over; NULL ssl: why says why there is none. */
+static void
+start_tls(QdbChannel *channel, SSL *ssl, const char *why)
+{
+	BIO		   *bio = ssl != NULL ? new_bio(channel) : NULL;
+
+	channel->ssl = ssl;
+	channel->raw = malloc(READ_CHUNK);
+	if (bio == NULL || channel->raw == NULL)
+	{
+		BIO_free(bio);
+		fail(channel, ssl == NULL ? why : "out of memory", 0);
+		return;
+	}
+	SSL_set_bio(ssl, bio, bio);
+	channel->handshaking = true;
+}
+
+/* Why did OpenSSL give up?  Names a certificate's fault where there was one. */
+static void
+fail_tls(QdbChannel *channel, const char *what)
+{
+	unsigned long code = ERR_peek_last_error();
+	long		verify = SSL_get_verify_result(channel->ssl);
+	const char *why = code != 0 ? ERR_reason_error_string(code) : NULL;
+	char text[	160];
+
+	if (channel->raw_errno != 0)
+		fail(channel, what, channel->raw_errno);
+	else if (channel->handshaking && verify != X509_V_OK)
+	{
+		snprintf(text, sizeof(text), "%s: %s", what, X509_verify_cert_error_string(verify));
+		fail(channel, text, 0);
+	}
+	else if (channel->raw_eof && why == NULL)
+		fail(channel, "connection closed by the peer", 0);
+	else
+	{
+		snprintf(text, sizeof(text), "%s: %s", what, why != NULL ? why : "unknown TLS error");
+		fail(channel, text, 0);
+	}
+	ERR_clear_error();
+}
+
+/* Refills raw when it is used up; false: nothing came. */
+static bool
+read_raw(QdbChannel *channel)
+{
+	ssize_t		n;
+
+	if (channel->raw_start < channel->raw_end)
+		return true;
+	if (channel->budget == 0 || channel->raw_eof)
+		return false;
+	do
+		n = recv(channel->fd, channel->raw, READ_CHUNK, 0);
+	while (n < 0 && errno == EINTR);
+	if (n > 0)
+	{
+		channel->raw_start = 0;
+		channel->raw_end = n;
+		channel->received += n;
+		channel->budget -= (size_t) n < channel->budget ? (size_t) n : channel->budget;
+		return true;
+	}
+	if (n == 0)
+		channel->raw_eof = true;
+	else if (errno != EAGAIN && errno != EWOULDBLOCK)
+	{
+		channel->raw_errno = errno;
+		channel->raw_eof = true;
+	}
+	return channel->raw_eof;
+}
+
+/* Goes on with the handshake; UP when both sides are satisfied. */
+static void
+shake_hands(QdbChannel *channel)
+{
+	while (channel->state == QDB_CHANNEL_CONNECTING)
+	{
+		int			rc;
+		int			error;
+
+		ERR_clear_error();
+		rc = SSL_do_handshake(channel->ssl);
+		if (rc == 1)
+		{
+			channel->handshaking = channel->handshake_writes = false;
+			if (qdb_tls_read_peer(channel->ssl, &channel->peer))
+				channel->state = QDB_CHANNEL_UP;
+			else
+				fail(channel, "the peer showed no certificate", 0);
+			return;
+		}
+		error = SSL_get_error(channel->ssl, rc);
+		channel->handshake_writes = error == SSL_ERROR_WANT_WRITE;
+		if (error == SSL_ERROR_WANT_WRITE || (error == SSL_ERROR_WANT_READ && !read_raw(channel)))
+			return;
+		if (error != SSL_ERROR_WANT_READ)
+			fail_tls(channel, "TLS handshake failed");
+	}
+}
+
+/* Decrypts into input; false: nothing there now. */
+static bool
+read_tls(QdbChannel *channel)
+{
+	for (;;)
+	{
+		int			n;
+		int			error;
+
+		ERR_clear_error();
+		n = SSL_read(channel->ssl, channel->input, READ_CHUNK);
+		if (n > 0)
+		{
+			channel->input_start = 0;
+			channel->input_end = n;
+			return true;
+		}
+		error = SSL_get_error(channel->ssl, n);
+		if (error == SSL_ERROR_ZERO_RETURN)
+			fail(channel, "connection closed by the peer", 0);
+		else if (error == SSL_ERROR_WANT_READ && read_raw(channel))
+			continue;
+		else if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE)
+			fail_tls(channel, "could not receive");
+		return false;
+	}
+}
+
+/* Like send(): bytes taken, or -1 with EAGAIN or another errno. */
+static ssize_t
+send_tls(QdbChannel *channel, const uint8_t *data, size_t length)
+{
+	int			n;
+	int			error;
+
+	ERR_clear_error();
+	n = SSL_write(channel->ssl, data, length > INT32_MAX ? INT32_MAX : (int) length);
+	if (n > 0)
+		return n;
+	error = SSL_get_error(channel->ssl, n);
+	ERR_clear_error();
+	errno = error == SSL_ERROR_WANT_WRITE || error == SSL_ERROR_WANT_READ ? EAGAIN :
+		error == SSL_ERROR_SYSCALL && errno != 0 ? errno : EPIPE;
+	return -1;
+}
+
+const QdbPeerCert *
+qdb_channel_peer(const QdbChannel *channel)
+{
+	return channel->peer.cert != NULL ? &channel->peer : NULL;
+}
+
+/* ---- connecting ---- */
+
+/* TCP is there; TLS comes next. */
+static void
+connected(QdbChannel *channel)
+{
+	channel->tcp_up = true;
+	if (channel->ssl == NULL)
+		channel->state = QDB_CHANNEL_UP;
+	else
+		shake_hands(channel);
+}
+
+static QdbChannel *
+connect_to(const char *host, int port, SSL *ssl, const char *why)
 {
 	QdbChannel *channel = new_channel(-1, QDB_CHANNEL_CONNECTING);
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
@@ -208,7 +485,14 @@ qdb_channel_connect(const char *host, int port)
 	int			rc;
 
 	if (channel == NULL)
+	{
+		SSL_free(ssl);
 		return NULL;
+	}
+	if (!qdb_plaintext())
+		start_tls(channel, ssl, why);
+	if (channel->state == QDB_CHANNEL_FAILED)
+		return channel;
 	snprintf(service, sizeof(service), "%d", port);
 	rc = getaddrinfo(host, service, &hints, &list);
 	if (rc != 0)
@@ -229,7 +513,7 @@ qdb_channel_connect(const char *host, int port)
 		}
 		set_options(channel->fd);
 		if (connect(channel->fd, a->ai_addr, a->ai_addrlen) == 0)
-			channel->state = QDB_CHANNEL_UP;
+			connected(channel);
 		else if (errno != EINPROGRESS)
 			fail(channel, "could not connect", errno);
 		break;
@@ -239,17 +523,43 @@ qdb_channel_connect(const char *host, int port)
 }
 
 QdbChannel *
-qdb_channel_accept(int listen_fd)
+qdb_channel_connect(const char *host, int port)
 {
-	int			fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	QdbChannel *channel;
+	const char *why = "";
 
-	if (fd < 0)
-		return NULL;
+	return connect_to(host, port, qdb_plaintext() ? NULL : qdb_tls_connect(&why), why);
+}
+
+QdbChannel *
+qdb_channel_join(const char *host, int port, EVP_PKEY *key, const uint8 *ca_hash)
+{
+	const char *why = "";
+
+	return connect_to(host, port, qdb_plaintext() ? NULL : qdb_tls_join(key, ca_hash, &why), why);
+}
+
+QdbChannel *
+qdb_channel_accepted(int fd, bool strangers)
+{
+	QdbChannel *channel;
+	const char *why = "";
+	SSL		   *ssl = qdb_plaintext() ? NULL : qdb_tls_accept(strangers, &why);
+
 	set_options(fd);
-	channel = new_channel(fd, QDB_CHANNEL_UP);
-	if (channel == NULL)
-		close(fd);
+	channel = new_channel(fd, QDB_CHANNEL_CONNECTING);
+	if (channel == NULL || (ssl == NULL && !qdb_plaintext()))
+	{
+		SSL_free(ssl);
+		if (channel == NULL)
+			close(fd);
+		else
+			qdb_channel_close(channel);
+		return NULL;
+	}
+	if (ssl != NULL)
+		start_tls(channel, ssl, why);
+	if (channel->state != QDB_CHANNEL_FAILED)
+		connected(channel);
 	return channel;
 }
 
@@ -258,8 +568,18 @@ qdb_channel_close(QdbChannel *channel)
 {
 	if (channel == NULL)
 		return;
+	if (channel->ssl != NULL)
+	{
+		/* Says that nothing is missing at the end; does not wait. */
+		if (channel->state == QDB_CHANNEL_UP)
+			(void) SSL_shutdown(channel->ssl);
+		SSL_free(channel->ssl);
+		ERR_clear_error();
+	}
+	X509_free(channel->peer.cert);
 	if (channel->fd >= 0)
 		close(channel->fd);
+	free(channel->raw);
 	free(channel->payload);
 	free(channel->input);
 	free(channel->queue);
@@ -299,7 +619,7 @@ qdb_channel_queued(const QdbChannel *channel)
 bool
 qdb_channel_wants_write(const QdbChannel *channel)
 {
-	return channel->state == QDB_CHANNEL_CONNECTING ||
+	return (channel->state == QDB_CHANNEL_CONNECTING && (!channel->tcp_up || channel->handshake_writes)) ||
 		(channel->state == QDB_CHANNEL_UP && qdb_channel_queued(channel) > 0);
 }
 
@@ -340,7 +660,7 @@ finish_connect(QdbChannel *channel)
 	if (error != 0)
 		fail(channel, "could not connect", error);
 	else if (getpeername(channel->fd, (struct sockaddr *) &peer, &peer_len) == 0)
-		channel->state = QDB_CHANNEL_UP;
+		connected(channel);
 	/* else: still under way */
 }
 
@@ -352,7 +672,11 @@ read_input(QdbChannel *channel)
 
 	if (channel->input_start < channel->input_end)
 		return true;
-	if (channel->state != QDB_CHANNEL_UP || channel->budget == 0)
+	if (channel->state != QDB_CHANNEL_UP)
+		return false;
+	if (channel->ssl != NULL)
+		return read_tls(channel);
+	if (channel->budget == 0)
 		return false;
 	do
 		n = recv(channel->fd, channel->input, READ_CHUNK, 0);
@@ -380,11 +704,13 @@ write_some(QdbChannel *channel, const uint8_t *bytes, size_t length)
 	int			error;
 
 	do
-		n = send(channel->fd, bytes, length, MSG_NOSIGNAL);
+		n = channel->ssl != NULL ? send_tls(channel, bytes, length) :
+			send(channel->fd, bytes, length, MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);
 	if (n > 0)
 	{
-		channel->sent += n;
+		if (channel->ssl == NULL)
+			channel->sent += n;
 		return n;
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -428,9 +754,11 @@ take_input(QdbChannel *channel, uint8_t *out, size_t want)
 void
 qdb_channel_drive(QdbChannel *channel)
 {
-	if (channel->state == QDB_CHANNEL_CONNECTING)
-		finish_connect(channel);
 	channel->budget = READ_BUDGET;
+	if (channel->state == QDB_CHANNEL_CONNECTING && channel->tcp_up)
+		shake_hands(channel);
+	else if (channel->state == QDB_CHANNEL_CONNECTING)
+		finish_connect(channel);
 	flush_queue(channel);
 	/* An early look: a closed peer is noticed although nobody receives. */
 	(void) read_input(channel);

@@ -2,7 +2,7 @@
  *
  * channel.h
  *		Non-blocking framed connections; the one place where bytes enter and
- *		leave, and where TLS will live.
+ *		leave, and where TLS lives.
  *
  * A channel owns a socket, a receive buffer for one frame and a send queue
  * with a cap.  It never blocks and never raises errors: a failed channel says
@@ -14,13 +14,16 @@
 #ifndef QDB_BASE_CHANNEL_H
 #define QDB_BASE_CHANNEL_H
 
+#include <sys/socket.h>
+
+#include "base/tls.h"
 #include "core/frame.h"
 
 typedef struct QdbChannel QdbChannel;
 
 typedef enum QdbChannelState
 {
-	QDB_CHANNEL_CONNECTING,
+	QDB_CHANNEL_CONNECTING,		/* TCP or TLS is not through yet */
 	QDB_CHANNEL_UP,
 	QDB_CHANNEL_FAILED			/* qdb_channel_error says why; only close is
 								 * left */
@@ -35,16 +38,22 @@ typedef struct QdbFrame
 
 /*
  * Listening sockets (up to max) for a comma separated list of addresses.
- * Returns how many, or -1 with *why.  Until TLS exists any address but
- * loopback is refused unless QUANTADB_TEST_PLAINTEXT=1 is in the postmaster's environment.
+ * Returns how many, or -1 with *why.
  */
 extern int	qdb_listen(const char *addresses, int port, int *fds, int max, char *why, size_t why_size);
 
 /* host: numeric address or name.  Never NULL except out of memory. */
 extern QdbChannel *qdb_channel_connect(const char *host, int port);
 
-/* NULL: nothing to accept (or refused for a cap). */
-extern QdbChannel *qdb_channel_accept(int listen_fd);
+/* The same for a joiner, which has a key, and the hash of the authority to trust. */
+extern QdbChannel *qdb_channel_join(const char *host, int port, EVP_PKEY *key, const uint8 *ca_hash);
+
+/* On an accepted socket, which it takes over; NULL: no memory or no keys, closed. */
+extern QdbChannel *qdb_channel_accepted(int fd, bool strangers);
+
+/* Who the peer is by its certificate; NULL in plaintext and before UP. */
+extern const QdbPeerCert *qdb_channel_peer(const QdbChannel *channel);
+extern bool qdb_is_loopback(const struct sockaddr *address);
 extern void qdb_channel_close(QdbChannel *channel);
 
 extern int	qdb_channel_fd(const QdbChannel *channel);

@@ -18,6 +18,7 @@
 #include "replication/walsender.h"
 #include "utils/guc.h"
 #include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
 
 char	   *qdb_node_name = NULL;
 char	   *qdb_listen_addresses = NULL;
@@ -29,6 +30,13 @@ int			qdb_heartbeat_ms = 100;
 int			qdb_replication_buffer_kb = 1024;
 int			qdb_replication_compression = 1;
 int			qdb_priority = 100;
+char	   *qdb_tls_cert_file = NULL;
+char	   *qdb_tls_key_file = NULL;
+char	   *qdb_tls_ca_file = NULL;
+char	   *qdb_key_passphrase_command = NULL;
+int			qdb_certificate_lifetime_s = 90 * SECS_PER_DAY;
+bool		qdb_http_tls = true;
+bool		qdb_development_plaintext = false;
 int			qdb_read_consistency = QDB_READ_EVENTUAL;
 char	   *qdb_min_lsn = NULL;
 int			qdb_debug_apply_stop = -1;
@@ -156,6 +164,49 @@ define_port(const char *name, const char *what, int *variable, int port)
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 }
 
+static void
+define_file(const char *name, const char *what, char **variable)
+{
+	DefineCustomStringVariable(name, what, NULL, variable, "", PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+}
+
+static void
+define_security_settings(void)
+{
+	define_file("quantadb.tls_cert_file", "Certificate of this node, where it is not the cluster's own.",
+				&qdb_tls_cert_file);
+	define_file("quantadb.tls_key_file", "Its private key.", &qdb_tls_key_file);
+	define_file("quantadb.tls_ca_file", "Authority that has signed the members' certificates.",
+				&qdb_tls_ca_file);
+	define_file("quantadb.key_passphrase_command", "Command that prints the passphrase of the private keys.",
+				&qdb_key_passphrase_command);
+	DefineCustomIntVariable("quantadb.certificate_lifetime", "Lifetime of certificates that this node issues.",
+							"They are renewed after a third of it.",
+							&qdb_certificate_lifetime_s, 90 * SECS_PER_DAY, 10, 3650 * SECS_PER_DAY,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomBoolVariable("quantadb.http_tls", "HTTP from other hosts only over TLS.",
+							 "From loopback addresses plain HTTP is always answered.",
+							 &qdb_http_tls, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("quantadb.development_plaintext", "No TLS between nodes, on loopback only.",
+							 "For development and measurements; every node of the cluster must have the same value.",
+							 &qdb_development_plaintext, false, PGC_POSTMASTER, GUC_NOT_IN_SAMPLE,
+							 NULL, NULL, NULL);
+}
+
+/* All three files, or none. */
+static void
+check_company_files(void)
+{
+	int			given = (*qdb_tls_cert_file != '\0') + (*qdb_tls_key_file != '\0') + (*qdb_tls_ca_file != '\0');
+
+	if (given != 0 && given != 3)
+		ereport(FATAL,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("quantadb.tls_cert_file, quantadb.tls_key_file and quantadb.tls_ca_file go together"),
+				 errhint("Set all three, or none to use the cluster's own certificates.")));
+}
+
 void
 qdb_define_settings(void)
 {
@@ -193,7 +244,9 @@ qdb_define_settings(void)
 							"Three points a step: before, in the middle, after. For tests.",
 							&qdb_debug_apply_stop, -1, -1, INT_MAX, PGC_SIGHUP,
 							GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL, NULL, NULL, NULL);
+	define_security_settings();
 	MarkGUCPrefixReserved("quantadb");
+	check_company_files();
 	set_defaults();
 }
 

@@ -63,6 +63,7 @@ qdb_shmem_startup(void)
 		SpinLockInit(&qdb_shared->mutex);
 		qdb_shared->state_lock = &GetNamedLWLockTranche(TRANCHE)->lock;
 		qdb_state_init(&qdb_shared->state);
+		pg_atomic_init_u32(&qdb_shared->key_generation, 1);
 		pg_atomic_init_u64(&qdb_shared->lease_until, 0);
 		pg_atomic_init_u64(&qdb_shared->quorum_lsn, 0);
 		pg_atomic_init_u64(&qdb_shared->quorum_epoch, 0);

@@ -335,6 +335,7 @@ take_turn(void)
 	qdb_handover_turn();
 	qdb_promotion_turn();
 	qdb_leader_turn();
+	qdb_certificates_turn();
 	qdb_watch_turn();
 	update_address();
 	qdb_publish_state();
@@ -366,6 +367,7 @@ begin(void)
 	if (!qdb_shared->member)
 		return;
 	qdb_co.self = qdb_shared->identity;
+	qdb_certificates_begin();
 	if (!qdb_open_raft(why, sizeof(why)))
 		ereport(ERROR, (errmsg("[raft] could not open the Raft log: %s", why),
 						errhint("Remove this member from the cluster and join it anew.")));

@@ -3,7 +3,7 @@
  * init.c
  *		quantadb_init(): the running server becomes a cluster's first member.
  *
- * Order: promise, Raft folder, epoch record, INIT committed, identity.  A server
+ * Order: promise, keys, Raft folder, epoch record, INIT committed, identity.  A server
  * that dies in between is no member, and what is left in the folder is removed
  * by the next attempt; from the identity on it boots as a standby (I15).
  *
@@ -25,6 +25,7 @@
 
 static XLogRecPtr record_end;
 static TimeLineID record_timeline;
+static uint8 key_hash[QDB_KEY_HASH_SIZE];
 
 bool
 qdb_make_folder(char *why, size_t why_size)
@@ -149,6 +150,7 @@ fill_init(QdbCommand *command, XLogRecPtr record, const char *cluster_name)
 	command->member.http_port = (uint16) qdb_http_port;
 	command->member.role = QDB_ROLE_VOTER;
 	command->member.priority = qdb_priority;
+	memcpy(command->member.key_hash, key_hash, sizeof(key_hash));
 	command->grant.epoch = 1;
 	command->grant.timeline = record_timeline;
 	command->grant.fork = record;
@@ -171,6 +173,8 @@ begin_raft(char *why, size_t why_size)
 		snprintf(why, why_size, "could not store the promise of epoch 1");
 		return false;
 	}
+	if (!qdb_make_certificates(key_hash, why, why_size))
+		return false;
 	return qdb_raft_bootstrap(QDB_RAFT_DIR, 1, why, why_size) && qdb_open_raft(why, why_size);
 }
 

@@ -160,6 +160,21 @@ extern bool qdb_join_pending(void);
 /* The other side: a stranger's JOIN frame. */
 extern void qdb_receive_join(QdbStranger *stranger, const QdbFrame *frame);
 
+/* ---- certificates.c ---- */
+/* Authority, key and certificate of a new cluster's first member.  False with why. */
+extern bool qdb_make_certificates(uint8 *key_hash, char *why, size_t why_size);
+
+/* Renews what is due, before any connection; then with each turn. */
+extern void qdb_certificates_begin(void);
+extern void qdb_certificates_turn(void);
+extern void qdb_receive_certificate_frame(QdbPeer *peer, const QdbFrame *frame);
+
+/* Has this node the authority's key?  Also true where none is needed. */
+extern bool qdb_can_sign(void);
+
+/* The certificate of a member that was let in; PEM length, 0: failed. */
+extern int	qdb_sign_joiner(const QdbMember *member, EVP_PKEY *public_key, char *pem, size_t size);
+
 /* ---- token.c ---- */
 extern void qdb_start_token(int slot, const QdbRequest *request);
 

@@ -38,6 +38,7 @@ static int	join_slot = -1;
 static int64 deadline_us;
 static int64 cycle_us = 0;		/* joined; the crash cycle begins then */
 static QdbTokenText token_shown;
+static EVP_PKEY *join_key = NULL;
 static uint64 incarnation;
 
 static int32
@@ -72,6 +73,8 @@ end_join(int sqlstate, const char *why, const char *hint)
 	if (sqlstate != 0)
 		qdb_refuse_request(join_slot, sqlstate, why, hint);
 	memset(&token_shown, 0, sizeof(token_shown));
+	EVP_PKEY_free(join_key);
+	join_key = NULL;
 }
 
 void
@@ -110,7 +113,13 @@ qdb_start_join(int slot, const QdbRequest *request)
 	if (!pg_strong_random(&incarnation, sizeof(incarnation)))
 		incarnation = 0;
 	incarnation = (incarnation & PG_INT64_MAX) | 1;
-	channel = qdb_channel_connect(peer, atoi(port));
+
+	/*
+	 * The handshake proves that we have this key: no other request to sign is
+	 * needed.
+	 */
+	join_key = qdb_new_key();
+	channel = join_key != NULL ? qdb_channel_join(peer, atoi(port), join_key, token_shown.ca_hash) : NULL;
 	sent = false;
 	join_slot = slot;
 	deadline_us = qdb_co.now_us + JOIN_US;
@@ -142,6 +151,40 @@ send_join(void)
 	sent = !w.failed && qdb_channel_send(channel, QDB_FRAME_JOIN, buf, (uint32) w.used);
 }
 
+/* What JOIN_RESULT brought; empty with a company's certificates. */
+static char cert_pem[QDB_PEM_MAX];
+static char ca_pem[QDB_PEM_MAX];
+
+static bool
+store_certificates(char *why, size_t why_size)
+{
+	X509	   *cert;
+	X509	   *ca;
+	uint8		hash[QDB_KEY_HASH_SIZE];
+	bool		ok;
+
+	if (qdb_plaintext() || qdb_company_certificates())
+		return true;
+	cert = qdb_certificate_from_pem(cert_pem, strlen(cert_pem));
+	ca = qdb_certificate_from_pem(ca_pem, strlen(ca_pem));
+	/* The authority has to be the one that the token names. */
+	ok = cert != NULL && ca != NULL && X509_check_private_key(cert, join_key) == 1 &&
+		X509_verify(cert, X509_get0_pubkey(ca)) == 1 && qdb_hash_certificate(ca, hash) &&
+		qdb_same_bytes(hash, token_shown.ca_hash, sizeof(hash));
+	if (!ok)
+		strlcpy(why, "the certificate that came does not fit the token", why_size);
+	else
+	{
+		(void) unlink(QDB_CA_KEY);	/* of another cluster, perhaps */
+		ok = qdb_store_certificate(QDB_CA_CERT, ca) && qdb_store_node(join_key, cert);
+		if (!ok)
+			strlcpy(why, qdb_keys_error(), why_size);
+	}
+	X509_free(cert);
+	X509_free(ca);
+	return ok;
+}
+
 /* The promise before the identity: a member that boots has one. */
 static void
 store_membership(uint64 member, const QdbState *state)
@@ -160,6 +203,7 @@ store_membership(uint64 member, const QdbState *state)
 	if (stat(DataDir, &st) == 0)
 		self->inode = st.st_ino;
 	if (!qdb_make_folder(why, sizeof(why)) ||
+		!store_certificates(why, sizeof(why)) ||
 		!qdb_raft_prepare(QDB_RAFT_DIR, member, why, sizeof(why)) ||
 		(!state->epoch_open && !qdb_promise_store(state->epoch)))
 	{
@@ -185,6 +229,8 @@ take_result(const QdbFrame *frame)
 	size_t		left;
 
 	qdb_get_string(&r, why, sizeof(why));
+	qdb_get_string(&r, cert_pem, sizeof(cert_pem));
+	qdb_get_string(&r, ca_pem, sizeof(ca_pem));
 	left = r.failed ? 0 : r.size - r.pos;
 	if (member == 0 || left == 0)
 	{
@@ -236,16 +282,52 @@ qdb_join_turn(void)
 
 /* ---- the member's side ---- */
 
+/*
+ * The joiner's certificate, for the key that it showed in the handshake, and
+ * the authority's.  Only once MEMBER_ADD is applied: the token is used up then.
+ */
+static bool
+put_certificates(QdbWriter *w, const QdbStranger *stranger, uint64 id)
+{
+	const QdbPeerCert *peer = qdb_channel_peer(stranger->channel);
+	const QdbMember *member = qdb_member_by_id(qdb_co.state, id);
+	char		pem[QDB_PEM_MAX] = "";
+	char		authority[QDB_PEM_MAX] = "";
+	X509	   *ca;
+	bool		ok = true;
+
+	if (member != NULL && peer != NULL && !qdb_company_certificates())
+	{
+		ca = qdb_load_certificate(QDB_CA_CERT);
+		ok = memcmp(peer->key_hash, member->key_hash, QDB_KEY_HASH_SIZE) == 0 && ca != NULL &&
+			qdb_sign_joiner(member, X509_get0_pubkey(peer->cert), pem, sizeof(pem)) > 0 &&
+			qdb_certificate_to_pem(ca, authority, sizeof(authority)) > 0;
+		if (!ok)
+			ereport(LOG, (errmsg("[cluster] could not issue a certificate: %s", qdb_keys_error())));
+		X509_free(ca);
+	}
+	qdb_put_string(w, pem);
+	qdb_put_string(w, authority);
+	return ok;
+}
+
 static void
 answer_joiner(QdbStranger *stranger, uint64 member, const char *why)
 {
-	size_t		size = QDB_STATE_MAX_BYTES + 1024;
+	size_t		size = QDB_STATE_MAX_BYTES + 2 * QDB_PEM_MAX + 1024;
 	uint8	   *buf = palloc(size);
 	QdbWriter	w = {.buf = buf,.size = size};
 	size_t		length;
 
 	qdb_put_u64(&w, member);
 	qdb_put_string(&w, why);
+	if (!put_certificates(&w, stranger, member))
+	{
+		qdb_channel_close(stranger->channel);
+		stranger->channel = NULL;
+		pfree(buf);
+		return;
+	}
 	length = size - w.used;
 	if (member != 0 && !w.failed)
 	{
@@ -324,6 +406,7 @@ judge_join(const QdbFrame *frame, QdbCommand *command)
 void
 qdb_receive_join(QdbStranger *stranger, const QdbFrame *frame)
 {
+	const QdbPeerCert *peer = qdb_channel_peer(stranger->channel);
 	QdbCommand	command;
 	const char *why;
 
@@ -335,6 +418,22 @@ qdb_receive_join(QdbStranger *stranger, const QdbFrame *frame)
 		answer_joiner(stranger, 0, why);
 		return;
 	}
+
+	/*
+	 * Before anything is written to the Raft log: strangers must not make it
+	 * grow.
+	 */
+	if (qdb_find_token(qdb_co.state, &command.token, qdb_unix_us()) == NULL)
+		why = qdb_result_text(QDB_BAD_TOKEN);
+	else if (!qdb_can_sign())
+		why = "this member cannot issue certificates: join through a voter";
+	if (why != NULL)
+	{
+		answer_joiner(stranger, 0, why);
+		return;
+	}
+	if (peer != NULL && !qdb_company_certificates())
+		memcpy(command.member.key_hash, peer->key_hash, sizeof(peer->key_hash));
 	stranger->incarnation = command.member.incarnation;
 	command.type = QDB_CMD_MEMBER_ADD;
 	command.member.id = qdb_co.state->next_member_id;

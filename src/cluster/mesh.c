@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "base/door.h"
 #include "cluster/internal.h"
 
 #define CONNECT_DEADLINE_US		(2 * 1000 * 1000)
@@ -42,8 +43,7 @@ typedef struct Hello
 
 static QdbPeer peers[QDB_MAX_MEMBERS];
 static QdbStranger strangers[QDB_MAX_STRANGERS];
-static int	listeners[QDB_MESH_MAX_LISTEN];
-static int	nlisteners = 0;
+static QdbDoor *door = NULL;
 static uint64 next_serial = 1;
 
 bool
@@ -51,13 +51,11 @@ qdb_mesh_start(void)
 {
 	char		why[QDB_REASON_SIZE] = "";
 
-	if (nlisteners > 0)
+	if (door != NULL)
 		return true;
-	nlisteners = qdb_listen(qdb_listen_addresses, qdb_raft_port, listeners,
-							QDB_MESH_MAX_LISTEN, why, sizeof(why));
-	if (nlisteners > 0)
+	door = qdb_door_open(qdb_listen_addresses, qdb_raft_port, QDB_DOOR_STRANGERS, why, sizeof(why));
+	if (door != NULL)
 		return true;
-	nlisteners = 0;
 	ereport(LOG, (errmsg("[raft] could not listen on port %d: %s", qdb_raft_port, why)));
 	return false;
 }
@@ -81,9 +79,8 @@ close_out(QdbPeer *peer)
 void
 qdb_mesh_stop(void)
 {
-	for (int i = 0; i < nlisteners; i++)
-		close(listeners[i]);
-	nlisteners = 0;
+	qdb_door_close(door);
+	door = NULL;
 	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
 	{
 		close_out(&peers[i]);
@@ -242,13 +239,18 @@ read_hello(const QdbFrame *frame, Hello *hello)
  * another incarnation; a boot below one already seen is a leftover (I16).
  */
 static const char *
-judge_hello(const Hello *hello)
+judge_hello(const Hello *hello, const QdbChannel *channel)
 {
 	const QdbMember *member = qdb_member_by_id(qdb_co.state, hello->member);
 	const QdbPeer *peer = qdb_mesh_peer(hello->member);
+	const char *why;
 
 	if (strcmp(hello->cluster_id, qdb_co.self.cluster_id) != 0)
 		return "it belongs to another cluster";
+	why = qdb_judge_certificate(qdb_co.state, qdb_channel_peer(channel), qdb_co.self.cluster_id,
+								hello->member, hello->incarnation, hello->name);
+	if (why != NULL)
+		return why;
 	if (hello->system_identifier != qdb_co.self.system_identifier)
 		return "it has another system identifier";
 	if (hello->member == 0 || hello->member == qdb_co.self.member)
@@ -281,7 +283,7 @@ admit_peer(QdbStranger *stranger, const QdbFrame *frame)
 	QdbPeer    *peer = NULL;
 
 	if (read_hello(frame, &hello))
-		why = judge_hello(&hello);
+		why = judge_hello(&hello, stranger->channel);
 	if (why == NULL)
 	{
 		peer = make_peer(hello.member);
@@ -347,6 +349,12 @@ dispatch(QdbPeer *peer, const QdbFrame *frame)
 		case QDB_FRAME_GOODBYE:
 			receive_goodbye(peer, frame);
 			break;
+		case QDB_FRAME_CA_KEY_REQUEST:
+		case QDB_FRAME_CA_KEY:
+		case QDB_FRAME_CERT_REQUEST:
+		case QDB_FRAME_CERT:
+			qdb_receive_certificate_frame(peer, frame);
+			break;
 		default:
 			break;
 	}
@@ -380,7 +388,7 @@ take_answer(QdbPeer *peer)
 	while (peer->out != NULL && qdb_channel_receive(peer->out, &frame))
 	{
 		if (frame.type != QDB_FRAME_HELLO || !read_hello(&frame, &hello) ||
-			hello.member != peer->member || judge_hello(&hello) != NULL)
+			hello.member != peer->member || judge_hello(&hello, peer->out) != NULL)
 		{
 			close_out(peer);
 			peer->next_connect_us = qdb_co.now_us + 10 * RETRY_US;
@@ -454,21 +462,64 @@ drive_out(QdbPeer *peer)
 	}
 }
 
+/* One that has no certificate yet: there may be many, and they wait for nothing long. */
+static bool
+wants_to_join(const QdbStranger *stranger)
+{
+	const QdbPeerCert *cert = stranger->channel != NULL ? qdb_channel_peer(stranger->channel) : NULL;
+
+	return cert != NULL && cert->stranger;
+}
+
+/* A place for a connection that is through; members are never pushed out by joiners. */
+static QdbStranger *
+find_place(bool joiner)
+{
+	QdbStranger *spare = NULL;
+	QdbStranger *oldest = NULL;
+	int			njoiners = 0;
+
+	for (int i = 0; i < QDB_MAX_STRANGERS; i++)
+	{
+		QdbStranger *stranger = &strangers[i];
+
+		if (stranger->channel == NULL)
+			spare = stranger;
+		else if (wants_to_join(stranger))
+		{
+			njoiners++;
+			if (!stranger->joining && (oldest == NULL || stranger->serial < oldest->serial))
+				oldest = stranger;
+		}
+	}
+	if (spare == NULL || (joiner && njoiners >= QDB_MAX_STRANGERS / 2))
+		spare = oldest;
+	if (spare != NULL)
+		close_channel(&spare->channel);
+	return spare;
+}
+
 static void
 accept_all(void)
 {
-	for (int l = 0; l < nlisteners; l++)
+	QdbChannel *channel;
+
+	if (door == NULL)
+		return;
+	qdb_door_turn(door);
+	while ((channel = qdb_door_take(door)) != NULL)
 	{
-		for (int i = 0; i < QDB_MAX_STRANGERS; i++)
+		const QdbPeerCert *cert = qdb_channel_peer(channel);
+		QdbStranger *stranger = find_place(cert != NULL && cert->stranger);
+
+		if (stranger == NULL)
 		{
-			if (strangers[i].channel != NULL)
-				continue;
-			strangers[i].channel = qdb_channel_accept(listeners[l]);
-			if (strangers[i].channel == NULL)
-				break;
-			strangers[i].serial = next_serial++;
-			strangers[i].joining = false;
+			qdb_channel_close(channel);
+			continue;
 		}
+		stranger->channel = channel;
+		stranger->serial = next_serial++;
+		stranger->joining = false;
 	}
 }
 
@@ -550,8 +601,10 @@ qdb_mesh_goodbye(uint8 reason)
 int
 qdb_mesh_listeners(int *fds)
 {
-	memcpy(fds, listeners, sizeof(int) * nlisteners);
-	return nlisteners;
+	if (door == NULL)
+		return 0;
+	fds[0] = qdb_door_fd(door);
+	return 1;
 }
 
 int

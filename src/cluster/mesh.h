@@ -93,8 +93,8 @@ extern bool qdb_peer_connected(const QdbPeer *peer);
 /* Tells all peers, and waits briefly until the bytes have left. */
 extern void qdb_mesh_goodbye(uint8 reason);
 
-/* Sockets to wait for; at most QDB_MESH_MAX_LISTEN listeners. */
-#define QDB_MESH_MAX_LISTEN		8
+/* Sockets to wait for; at most QDB_MESH_MAX_LISTEN for new connections. */
+#define QDB_MESH_MAX_LISTEN		1
 extern int	qdb_mesh_listeners(int *fds);
 extern int	qdb_mesh_channels(QdbChannel **channels);	/* room for
 														 * QDB_MESH_MAX_CHANNELS */

@@ -60,6 +60,11 @@ qdb_start_token(int slot, const QdbRequest *request)
 	command.token.role = (uint8) role;
 	command.token.expires_us = qdb_unix_us() +
 		(request->number > 0 ? request->number : 3600) * INT64CONST(1000000);
+	if (!qdb_plaintext() && !qdb_authority_hash(token.ca_hash))
+	{
+		qdb_refuse_request(slot, ERRCODE_CONFIG_FILE_ERROR, qdb_keys_error(), NULL);
+		return;
+	}
 	qdb_token_format(&token, texts[slot]);
 	if (!qdb_propose(&command, token_done, slot, 0))
 		qdb_refuse_request(slot, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,

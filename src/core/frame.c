@@ -33,7 +33,12 @@ qdb_frame_max_length(uint8_t type)
 		case QDB_FRAME_JOIN_RESULT:
 			return KB(300);
 		case QDB_FRAME_GOODBYE:
+		case QDB_FRAME_CA_KEY_REQUEST:
 			return 64;
+		case QDB_FRAME_CA_KEY:
+		case QDB_FRAME_CERT_REQUEST:
+		case QDB_FRAME_CERT:
+			return KB(4);
 		case QDB_FRAME_STREAM_HELLO:
 		case QDB_FRAME_STREAM_WELCOME:
 			return KB(4);

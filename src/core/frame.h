@@ -38,6 +38,10 @@ typedef enum QdbFrameType
 	QDB_FRAME_JOIN,				/* token and member, from a stranger */
 	QDB_FRAME_JOIN_RESULT,		/* member id and peers, or a refusal */
 	QDB_FRAME_GOODBYE,			/* postmaster died or node shuts down */
+	QDB_FRAME_CA_KEY_REQUEST,	/* a voter asks for the authority's key */
+	QDB_FRAME_CA_KEY,			/* PEM */
+	QDB_FRAME_CERT_REQUEST,		/* a public key to be signed, DER */
+	QDB_FRAME_CERT,				/* PEM */
 
 	/* 6432: streaming */
 	QDB_FRAME_STREAM_HELLO = 32,	/* receiver: who, history, epoch */

@@ -475,6 +475,10 @@ qdb_state_apply(QdbState *state, const QdbCommand *command)
 			return qdb_apply_token_add(state, command);
 		case QDB_CMD_API_TOKEN_ADD:
 			return qdb_apply_api_token_add(state, command);
+		case QDB_CMD_MEMBER_KEY:
+			return qdb_apply_member_key(state, command);
+		case QDB_CMD_ROTATE_KEYS:
+			return qdb_apply_rotate_keys(state, command);
 		case QDB_CMD_API_TOKEN_REVOKE:
 			return qdb_apply_api_token_revoke(state, command);
 		case QDB_CMD_MEMBER_LOST:

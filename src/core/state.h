@@ -35,6 +35,7 @@
 #define QDB_REASON_SIZE			256
 #define QDB_VALUE_SIZE			512
 #define QDB_CLUSTER_ID_SIZE		37	/* UUID text and zero */
+#define QDB_KEY_HASH_SIZE		32	/* SHA-256 of a public key */
 #define QDB_SECRET_HASH_SIZE	32	/* SHA-256 */
 #define QDB_MAX_WEBHOOKS		4
 #define QDB_WEBHOOK_SECRET_SIZE	129
@@ -62,6 +63,13 @@ typedef struct QdbMember
 	bool		alone;			/* a learner that need not wait for a second
 								 * one to vote: it was asked for */
 	int32_t		priority;		/* 0: never primary */
+
+	/*
+	 * The public keys that speak for it: the current one, and while a new one
+	 * is taken into use, the one before.  Zero: a company's certificates.
+	 */
+	uint8_t		key_hash[QDB_KEY_HASH_SIZE];
+	uint8_t		previous_key_hash[QDB_KEY_HASH_SIZE];
 } QdbMember;
 
 /* One seat grant: an epoch has at most one, and a timeline at most one. */
@@ -217,6 +225,8 @@ typedef struct QdbState
 	QdbClusterSettings settings;
 	QdbToken	tokens[QDB_MAX_TOKENS];
 	QdbApiToken api_tokens[QDB_MAX_API_TOKENS];
+	uint64_t	key_rotation;	/* members whose certificate has a smaller one
+								 * make new keys */
 
 	uint64_t	journal_next;	/* number of the next entry */
 	uint32_t	njournal;		/* journal[(number - 1) % QDB_MAX_JOURNAL] */
@@ -243,6 +253,10 @@ typedef enum QdbCommandType
 	QDB_CMD_SETTING,			/* node = name, value */
 	QDB_CMD_TOKEN_ADD,			/* token */
 	QDB_CMD_API_TOKEN_ADD,		/* api_token */
+	QDB_CMD_MEMBER_KEY,			/* member: id, incarnation, key_hash, and the
+								 * one in use as previous_key_hash; zero: the
+								 * old one is not needed any more */
+	QDB_CMD_ROTATE_KEYS,		/* all members make new keys */
 	QDB_CMD_API_TOKEN_REVOKE,	/* api_token.id */
 	QDB_CMD_MEMBER_LOST,		/* member.id, text */
 	QDB_CMD_MEMBER_BACK,		/* member.id, text */

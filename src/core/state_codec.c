@@ -160,6 +160,8 @@ walk_member(Codec *c, QdbMember *m)
 	walk_role(c, &m->role);
 	walk_bool(c, &m->alone);
 	walk_i32(c, &m->priority);
+	walk_hash(c, m->key_hash);
+	walk_hash(c, m->previous_key_hash);
 }
 
 static void
@@ -374,6 +376,7 @@ walk_settings(Codec *c, QdbState *s)
 		walk_token(c, &s->tokens[i]);
 	for (int i = 0; i < QDB_MAX_API_TOKENS; i++)
 		walk_api_token(c, &s->api_tokens[i]);
+	walk_u64(c, &s->key_rotation);
 }
 
 /* Oldest first; an entry's number says where it belongs. */

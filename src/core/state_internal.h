@@ -36,6 +36,10 @@ extern QdbResult qdb_apply_member_role(QdbState *state, const QdbCommand *comman
 extern QdbResult qdb_apply_member_remove(QdbState *state, const QdbCommand *command);
 extern QdbResult qdb_apply_membership_close(QdbState *state, const QdbCommand *command);
 
+/* state_keys.c */
+extern QdbResult qdb_apply_member_key(QdbState *state, const QdbCommand *command);
+extern QdbResult qdb_apply_rotate_keys(QdbState *state, const QdbCommand *command);
+
 /* state_tokens.c */
 extern QdbResult qdb_apply_token_add(QdbState *state, const QdbCommand *command);
 extern QdbResult qdb_apply_api_token_add(QdbState *state, const QdbCommand *command);

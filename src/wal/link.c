@@ -108,6 +108,25 @@ hold_link(const QdbReceiverLink *link)
 	return held;
 }
 
+/* Is this the member that holds the seat, by its certificate? */
+static bool
+is_target(const QdbReceiverLink *link, char *why)
+{
+	const QdbMember *member;
+	const char *complaint = "it is no member any more";
+
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	member = qdb_member_by_id(&qdb_shared->state, link->member);
+	if (member != NULL)
+		complaint = qdb_judge_certificate(&qdb_shared->state, qdb_channel_peer(link->channel),
+										  qdb_shared->identity.cluster_id, link->member,
+										  member->incarnation, member->name);
+	LWLockRelease(qdb_shared->state_lock);
+	if (complaint != NULL)
+		strlcpy(why, complaint, QDB_REASON_SIZE);
+	return complaint == NULL;
+}
+
 static bool
 send_hello(const QdbReceiverLink *link)
 {
@@ -183,6 +202,8 @@ try_link(QdbReceiverLink *link, char *why)
 			return LINK_AGAIN;
 		}
 		qdb_channel_drive(link->channel);
+		if (!greeted && qdb_channel_state(link->channel) == QDB_CHANNEL_UP && !is_target(link, why))
+			return LINK_AGAIN;
 		if (!greeted && qdb_channel_state(link->channel) == QDB_CHANNEL_UP)
 			greeted = send_hello(link);
 		if (greeted && qdb_channel_receive(link->channel, &frame))

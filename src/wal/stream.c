@@ -117,11 +117,15 @@ static bool
 check_identity(QdbStream * stream, const QdbStreamHello *hello)
 {
 	const QdbMember *member;
+	const char *why;
 	bool		same_cluster;
 	bool		known;
 
 	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
 	member = qdb_member_by_id(&qdb_shared->state, hello->member);
+	why = qdb_judge_certificate(&qdb_shared->state, qdb_channel_peer(stream->channel),
+								qdb_shared->identity.cluster_id, hello->member, hello->incarnation,
+								member != NULL ? member->name : "");
 	same_cluster = strcmp(hello->cluster_id, qdb_shared->state.cluster_id) == 0;
 	known = member != NULL && member->incarnation == hello->incarnation &&
 		hello->member != qdb_shared->identity.member;
@@ -130,6 +134,8 @@ check_identity(QdbStream * stream, const QdbStreamHello *hello)
 	if (hello->version != QDB_STREAM_VERSION)
 		qdb_stream_refuse(stream, false, "stream protocol version %u is not %d; run the same version",
 						  hello->version, QDB_STREAM_VERSION);
+	else if (why != NULL)
+		qdb_stream_refuse(stream, false, "%s", why);
 	else if (!same_cluster || hello->system_identifier != GetSystemIdentifier())
 		qdb_stream_refuse(stream, false, "this node belongs to another cluster");
 	else if (qdb_seat.epoch == 0)

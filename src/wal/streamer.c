@@ -15,8 +15,6 @@
  */
 #include "postgres.h"
 
-#include <unistd.h>
-
 #include "access/timeline.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
@@ -27,9 +25,9 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "base/door.h"
 #include "wal/streamer.h"
 
-#define MAX_LISTENERS			8
 #define LISTEN_RETRY_US			INT64CONST(1000000)
 #define IDLE_WAIT_MS			1000	/* no member */
 #define TURN_WAIT_MS			200
@@ -42,8 +40,7 @@ QdbSeat		qdb_seat;
 QdbStream	qdb_streams[QDB_MAX_STREAMS];
 bool		qdb_wait_set_stale = true;
 
-static int	listeners[MAX_LISTENERS];
-static int	nlisteners = 0;
+static QdbDoor *door = NULL;
 static int64 listen_failed_us = 0;
 static WaitEventSet *wait_set = NULL;
 static int64 shown_us = 0;
@@ -54,13 +51,11 @@ start_listening(void)
 {
 	char		why[QDB_REASON_SIZE] = "";
 	int64		now = qdb_now_us();
-	int			n;
 
-	if (nlisteners > 0 || (listen_failed_us != 0 && now - listen_failed_us < LISTEN_RETRY_US))
+	if (door != NULL || (listen_failed_us != 0 && now - listen_failed_us < LISTEN_RETRY_US))
 		return;
-	n = qdb_listen(qdb_listen_addresses, qdb_replication_port, listeners, MAX_LISTENERS,
-				   why, sizeof(why));
-	if (n <= 0)
+	door = qdb_door_open(qdb_listen_addresses, qdb_replication_port, QDB_DOOR_MEMBERS, why, sizeof(why));
+	if (door == NULL)
 	{
 		if (listen_failed_us == 0)
 			ereport(LOG,
@@ -69,7 +64,6 @@ start_listening(void)
 		listen_failed_us = now;
 		return;
 	}
-	nlisteners = n;
 	listen_failed_us = 0;
 	qdb_wait_set_stale = true;
 	ereport(LOG,
@@ -140,15 +134,39 @@ refresh_seat(void)
 					qdb_seat.epoch, qdb_seat.timeline)));
 }
 
+/* By its certificate alone: what it then says it is must fit, too. */
+static bool
+is_member_now(const QdbChannel *channel)
+{
+	const QdbPeerCert *cert = qdb_channel_peer(channel);
+	const char *why;
+
+	if (cert == NULL || qdb_company_certificates())
+		return true;
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	why = qdb_judge_certificate(&qdb_shared->state, cert, qdb_shared->identity.cluster_id,
+								cert->name.member, cert->name.incarnation, cert->name.name);
+	LWLockRelease(qdb_shared->state_lock);
+	if (why != NULL)
+		ereport(LOG, (errmsg("[replication] Refused a connection: %s", why)));
+	return why == NULL;
+}
+
 static void
-accept_streams(int listener)
+accept_streams(void)
 {
 	QdbChannel *channel;
 
-	while ((channel = qdb_channel_accept(listener)) != NULL)
+	qdb_door_turn(door);
+	while ((channel = qdb_door_take(door)) != NULL)
 	{
 		QdbStream  *stream = NULL;
 
+		if (!is_member_now(channel))
+		{
+			qdb_channel_close(channel);
+			continue;
+		}
 		for (int i = 0; i < QDB_MAX_STREAMS && stream == NULL; i++)
 		{
 			if (qdb_streams[i].channel == NULL)
@@ -161,6 +179,8 @@ accept_streams(int listener)
 		}
 		qdb_stream_start(stream, channel);
 		qdb_wait_set_stale = true;
+		/* What came with the end of the handshake wakes nobody again. */
+		qdb_stream_read(stream);
 	}
 }
 
@@ -193,11 +213,11 @@ prepare_wait_set(void)
 	}
 	if (wait_set != NULL)
 		FreeWaitEventSet(wait_set);
-	wait_set = CreateWaitEventSet(TopMemoryContext, 2 + MAX_LISTENERS + QDB_MAX_STREAMS);
+	wait_set = CreateWaitEventSet(TopMemoryContext, 3 + QDB_MAX_STREAMS);
 	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	for (int i = 0; i < nlisteners; i++)
-		AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, listeners[i], NULL, &listeners[i]);
+	if (door != NULL)
+		AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, qdb_door_fd(door), NULL, &door);
 	for (int i = 0; i < QDB_MAX_STREAMS; i++)
 	{
 		QdbStream  *stream = &qdb_streams[i];
@@ -218,12 +238,14 @@ handle_events(const WaitEvent *events, int n)
 	{
 		if (events[i].events & WL_LATCH_SET)
 			continue;
-		if ((int *) events[i].user_data >= listeners &&
-			(int *) events[i].user_data < listeners + MAX_LISTENERS)
-			accept_streams(events[i].fd);
-		else if (((QdbStream *) events[i].user_data)->channel != NULL)
+		if (events[i].user_data == &door)
+			continue;
+		if (((QdbStream *) events[i].user_data)->channel != NULL)
 			qdb_stream_read(events[i].user_data);
 	}
+	/* Also without an event, since deadlines pass. */
+	if (door != NULL)
+		accept_streams();
 }
 
 /* The entry of a member; one of a stream that is gone may be taken over. */
