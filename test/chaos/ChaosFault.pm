@@ -142,7 +142,8 @@ sub switchover
 	my ($c) = @_;
 	my $target = victim($c, 'replica') or return;
 	my ($code, $out, $err) = $c->sql_try($target, 'SELECT quantadb_promote()', timeout => 30);
-	return ("switchover to n$target " . ($code == 0 ? "(epoch $out)" : 'refused'), sub { });
+	my ($said) = $err =~ /ERROR: +(.*)/;
+	return ("switchover to n$target " . ($code == 0 ? "(epoch $out)" : 'refused: ' . ($said || $err)), sub { });
 }
 
 # Cancel and terminate whoever waits, while nothing can be acknowledged.

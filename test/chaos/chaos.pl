@@ -98,9 +98,12 @@ sub prepare_load
 # DBD::Pg wants name=value pairs separated by semicolons.
 sub uri_less { my ($text) = @_; $text =~ s/ /;/g; return $text }
 
+# One primary, and everybody else streams.  As a service manager would, starts a server that
+# has ended: one whose startup process dies ends by itself.
 sub settled
 {
 	my $p = 0;
+	$c->start($_) for grep { !$c->postmaster($_) } $c->all;
 	for my $i ($c->all)
 	{
 		my $state = $c->state($i);
