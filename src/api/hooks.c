@@ -30,6 +30,7 @@
 #include "base/status.h"
 
 static ExecutorStart_hook_type prev_executor_start = NULL;
+static ExecutorRun_hook_type prev_executor_run = NULL;
 static ProcessUtility_hook_type prev_process_utility = NULL;
 static ClientAuthentication_hook_type prev_client_authentication = NULL;
 
@@ -38,6 +39,12 @@ static int64 commit_began_us = 0;
 
 /* This session reports itself read-only because it began on a fenced node. */
 static bool forced_read_only = false;
+
+/* How many queries are running inside of each other. */
+static int	depth = 0;
+
+/* The snapshot of this transaction was taken for strict reads on a replica. */
+static bool strict_snapshot = false;
 
 /*
  * A session that began on a node that was not writable gets its own default
@@ -70,6 +77,7 @@ on_transaction(XactEvent event, void *arg)
 				pg_atomic_write_u64(&qdb_shared->apply_wanted_us, (uint64) qdb_now_us());
 			break;
 		case XACT_EVENT_COMMIT:
+			strict_snapshot = false;
 			qdb_release_signals();
 			if (commit_began_us != 0)
 				qdb_observe(&qdb_shared->counters.commits, qdb_now_us() - commit_began_us);
@@ -79,6 +87,7 @@ on_transaction(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:
+			strict_snapshot = false;
 			commit_began_us = 0;
 			qdb_release_signals();
 			break;
@@ -111,6 +120,63 @@ renew_snapshot(QueryDesc *query)
 	query->snapshot = RegisterSnapshot(GetTransactionSnapshot());
 }
 
+/* Does a read that begins now have to ask the primary? */
+static bool
+is_strict_on_standby(QdbGate gate)
+{
+	if (gate != QDB_GATE_STANDBY || qdb_read_consistency != QDB_READ_STRICT || strict_snapshot)
+		return false;
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the snapshot of this transaction was not taken for strict reads"),
+				 errhint("Set quantadb.read_consistency before BEGIN, and begin the transaction with BEGIN.")));
+	return true;
+}
+
+/*
+ * A transaction with one snapshot keeps the promise of strict reads where it
+ * begins: it takes its snapshot there.
+ */
+static void
+begin_strict_transaction(QdbGate gate)
+{
+	XLogRecPtr	quorum;
+
+	if (gate != QDB_GATE_STANDBY || qdb_read_consistency != QDB_READ_STRICT || strict_snapshot ||
+		!IsTransactionBlock() || !IsolationUsesXactSnapshot() || FirstSnapshotSet)
+		return;
+	quorum = qdb_begin_strict_read();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	qdb_finish_strict_read(quorum);
+	PopActiveSnapshot();
+	strict_snapshot = true;
+}
+
+/*
+ * What a query may show.  Queries inside of functions show no less than the
+ * one around them, and only have to show nothing that can be taken back.
+ */
+static void
+check_read(QdbGate gate, QueryDesc *query)
+{
+	bool		strict = is_strict_on_standby(gate);
+	XLogRecPtr	quorum = InvalidXLogRecPtr;
+
+	qdb_check_lag(gate, query->plannedstmt);
+	if (qdb_wait_for_session(gate))
+		renew_snapshot(query);
+	if (strict && depth == 0)
+	{
+		quorum = qdb_begin_strict_read();
+		renew_snapshot(query);
+	}
+	if (strict)
+		qdb_finish_strict_read(quorum);
+	qdb_check_strict(gate);
+	qdb_check_postmaster();
+}
+
 static void
 executor_start(QueryDesc *query, int eflags)
 {
@@ -121,15 +187,31 @@ executor_start(QueryDesc *query, int eflags)
 	if (gate != QDB_GATE_INERT && !IsParallelWorker() && (eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
 	{
 		qdb_check_query(gate, query->plannedstmt);
-		if (qdb_wait_for_session(gate))
-			renew_snapshot(query);
-		qdb_check_strict(gate);
-		qdb_check_postmaster();
+		check_read(gate, query);
 	}
 	if (prev_executor_start)
 		prev_executor_start(query, eflags);
 	else
 		standard_ExecutorStart(query, eflags);
+}
+
+/* Knows queries of the client from those inside of functions. */
+static void
+executor_run(QueryDesc *query, ScanDirection direction, uint64 count, bool execute_once)
+{
+	depth++;
+	PG_TRY();
+	{
+		if (prev_executor_run)
+			prev_executor_run(query, direction, count, execute_once);
+		else
+			standard_ExecutorRun(query, direction, count, execute_once);
+	}
+	PG_FINALLY();
+	{
+		depth--;
+	}
+	PG_END_TRY();
 }
 
 /*
@@ -174,14 +256,21 @@ is_commit_prepared(Node *parsetree)
 static bool
 begin_copy(QdbGate gate)
 {
-	bool		renewed = qdb_wait_for_session(gate);
+	bool		strict = is_strict_on_standby(gate);
+	bool		renewed = qdb_wait_for_session(gate) || strict;
+	XLogRecPtr	quorum = InvalidXLogRecPtr;
 
+	qdb_check_lag(gate, NULL);
+	if (strict)
+		quorum = qdb_begin_strict_read();
 	if (renewed)
 	{
 		if (IsolationUsesXactSnapshot())
 			refuse_old_snapshot();
 		PushActiveSnapshot(GetTransactionSnapshot());
 	}
+	if (strict)
+		qdb_finish_strict_read(quorum);
 	qdb_check_strict(gate);
 	qdb_check_postmaster();
 	return renewed;
@@ -220,6 +309,8 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		qdb_release_signals();
 	if (renewed)
 		PopActiveSnapshot();
+	if (gate == QDB_GATE_STANDBY && (IsA(parsetree, TransactionStmt) || IsA(parsetree, VariableSetStmt)))
+		begin_strict_transaction(gate);
 }
 
 static bool
@@ -270,6 +361,8 @@ qdb_install_hooks(void)
 {
 	prev_executor_start = ExecutorStart_hook;
 	ExecutorStart_hook = executor_start;
+	prev_executor_run = ExecutorRun_hook;
+	ExecutorRun_hook = executor_run;
 	prev_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
 	prev_client_authentication = ClientAuthentication_hook;

@@ -29,7 +29,15 @@ extern void qdb_refuse_closed(void) pg_attribute_noreturn();
 /* reads.c */
 extern bool qdb_wait_for_session(QdbGate gate);
 extern void qdb_check_strict(QdbGate gate);
+extern void qdb_check_lag(QdbGate gate, const PlannedStmt *plan);
+
+/* When a wait of a read that begins now ends; monotonic us. */
+extern int64 qdb_read_deadline(void);
 extern void qdb_check_postmaster(void);
 extern bool qdb_wait_for_replay(XLogRecPtr lsn, int64 timeout_us);
+
+/* strict.c: on a replica */
+extern XLogRecPtr qdb_begin_strict_read(void);
+extern void qdb_finish_strict_read(XLogRecPtr known);
 
 #endif							/* QDB_HOOKS_H */

@@ -53,6 +53,9 @@ extern bool qdb_http_tls;
 extern bool qdb_development_plaintext;
 extern int	qdb_read_consistency;	/* QdbReadConsistency, per session */
 extern char *qdb_min_lsn;
+extern int	qdb_read_timeout_ms;	/* 0: none */
+extern int64 qdb_max_lag_bytes; /* of quantadb.max_replica_lag; -1 off */
+extern int64 qdb_max_lag_us;
 extern int	qdb_debug_apply_stop;	/* point at which the application of
 									 * staged work dies; -1: none */
 
@@ -282,6 +285,22 @@ typedef struct QdbShared
 	pg_atomic_uint64 quorum_epoch;	/* epoch that quorum_lsn belongs to */
 	pg_atomic_uint64 quorum_membership; /* membership number it was counted
 										 * under */
+
+	/*
+	 * Strict reads on a replica: backends draw tickets, the coordinator
+	 * answers all up to read_answered, under mutex.  read_epoch 0: refused.
+	 */
+	pg_atomic_uint64 read_ticket;
+	uint64		read_answered;
+	uint64		read_epoch;
+	XLogRecPtr	read_lsn;
+	ConditionVariable read_done;
+
+	/* A replica's lag; coordinator. */
+	pg_atomic_uint64 replica_lag_bytes;
+	pg_atomic_uint64 replica_level_us;	/* when it last showed all there was,
+										 * monotonic; 0 unknown */
+
 	pg_atomic_uint64 apply_wanted_us;	/* backends: when a commit last wanted
 										 * remote_apply, monotonic */
 
@@ -335,6 +354,9 @@ extern bool qdb_may_write(void);
 
 /* True when strict reads may be answered: qdb_may_write, lease and postmaster alive. */
 extern bool qdb_lease_alive(void);
+
+/* True on a replica that is further behind than quantadb.max_replica_lag allows. */
+extern bool qdb_replica_lag_exceeded(int64 *lag_bytes, int64 *lag_us);
 
 /* Wakes; safe from any process and when the worker does not run. */
 extern void qdb_wake_coordinator(void);

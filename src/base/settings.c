@@ -39,6 +39,10 @@ bool		qdb_http_tls = true;
 bool		qdb_development_plaintext = false;
 int			qdb_read_consistency = QDB_READ_EVENTUAL;
 char	   *qdb_min_lsn = NULL;
+int			qdb_read_timeout_ms = 10000;
+static char *max_replica_lag = NULL;
+int64		qdb_max_lag_bytes = -1;
+int64		qdb_max_lag_us = -1;
 int			qdb_debug_apply_stop = -1;
 
 static const struct config_enum_entry consistency_options[] = {
@@ -125,6 +129,53 @@ check_min_lsn(char **newval, void **extra, GucSource source)
 	if (have_error)
 		GUC_check_errdetail("It is a WAL position as quantadb_last_commit_lsn() returns it, or empty.");
 	return !have_error;
+}
+
+typedef struct ReplicaLag
+{
+	int64		bytes;
+	int64		us;
+}			ReplicaLag;
+
+/* A size or a duration, each with its unit: which of both it is must show. */
+static bool
+check_max_replica_lag(char **newval, void **extra, GucSource source)
+{
+	const char *text = *newval;
+	ReplicaLag	lag = {-1, -1};
+	double		value;
+
+	if (pg_strcasecmp(text, "off") != 0)
+	{
+		if (strpbrk(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") == NULL)
+		{
+			GUC_check_errdetail("It is \"off\", a size such as \"10MB\", or a duration such as \"5s\".");
+			return false;
+		}
+		if (parse_real(text, &value, GUC_UNIT_BYTE, NULL) && value >= 0 && value < 1e18)
+			lag.bytes = (int64) value;
+		else if (parse_real(text, &value, GUC_UNIT_MS, NULL) && value >= 0 && value < 1e12)
+			lag.us = (int64) (value * 1000);
+		else
+		{
+			GUC_check_errdetail("It is \"off\", a size such as \"10MB\", or a duration such as \"5s\".");
+			return false;
+		}
+	}
+	*extra = malloc(sizeof(ReplicaLag));
+	if (*extra == NULL)
+		return false;
+	memcpy(*extra, &lag, sizeof(lag));
+	return true;
+}
+
+static void
+assign_max_replica_lag(const char *newval, void *extra)
+{
+	const		ReplicaLag *lag = extra;
+
+	qdb_max_lag_bytes = lag->bytes;
+	qdb_max_lag_us = lag->us;
 }
 
 /* An empty value in the configuration file outranks a default, hence the second try. */
@@ -245,6 +296,13 @@ qdb_define_settings(void)
 							&qdb_debug_apply_stop, -1, -1, INT_MAX, PGC_SIGHUP,
 							GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL, NULL, NULL, NULL);
 	define_security_settings();
+	DefineCustomIntVariable("quantadb.read_timeout", "How long a session or strict read may wait; 0 has no limit.",
+							NULL, &qdb_read_timeout_ms, 10000, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomStringVariable("quantadb.max_replica_lag",
+							   "Lag, a size or a duration, beyond which a replica refuses reads.",
+							   NULL, &max_replica_lag, "off", PGC_SUSET, 0,
+							   check_max_replica_lag, assign_max_replica_lag, NULL);
 	MarkGUCPrefixReserved("quantadb");
 	check_company_files();
 	set_defaults();

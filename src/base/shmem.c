@@ -13,6 +13,7 @@
 
 #include <time.h>
 
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/pmsignal.h"
@@ -70,6 +71,10 @@ qdb_shmem_startup(void)
 		pg_atomic_init_u64(&qdb_shared->quorum_membership, 0);
 		qdb_init_counters(&qdb_shared->counters);
 		pg_atomic_init_u64(&qdb_shared->apply_wanted_us, 0);
+		pg_atomic_init_u64(&qdb_shared->read_ticket, 0);
+		pg_atomic_init_u64(&qdb_shared->replica_lag_bytes, 0);
+		pg_atomic_init_u64(&qdb_shared->replica_level_us, 0);
+		ConditionVariableInit(&qdb_shared->read_done);
 		ConditionVariableInit(&qdb_shared->request_done);
 		qdb_shared->node_state = QDB_NODE_INERT;
 		load_identity();
@@ -119,6 +124,20 @@ qdb_lease_alive(void)
 	return qdb_may_write() &&
 		qdb_now_us() < (int64) pg_atomic_read_u64(&qdb_shared->lease_until) &&
 		PostmasterIsAliveInternal();
+}
+
+bool
+qdb_replica_lag_exceeded(int64 *lag_bytes, int64 *lag_us)
+{
+	int64		level = (int64) pg_atomic_read_u64(&qdb_shared->replica_level_us);
+
+	*lag_bytes = (int64) pg_atomic_read_u64(&qdb_shared->replica_lag_bytes);
+	*lag_us = level == 0 ? -1 : Max(qdb_now_us() - level, 0);
+	if (!qdb_shared->member || !RecoveryInProgress())
+		return false;
+	/* Nothing known yet counts as too far behind. */
+	return (qdb_max_lag_bytes >= 0 && (level == 0 || *lag_bytes > qdb_max_lag_bytes)) ||
+		(qdb_max_lag_us >= 0 && (level == 0 || *lag_us > qdb_max_lag_us));
 }
 
 static void

@@ -331,6 +331,7 @@ take_turn(void)
 	qdb_publish_state();
 	qdb_role_turn();
 	qdb_lease_turn();
+	qdb_reads_turn();
 	qdb_heartbeat_turn();
 	qdb_handover_turn();
 	qdb_promotion_turn();

@@ -103,6 +103,11 @@ extern void qdb_lease_turn(void);
 /* A grant given by this node may still be alive: no report yet (I9). */
 extern bool qdb_lease_blocks_report(void);
 
+/* ---- reads.c ---- */
+extern void qdb_reads_turn(void);
+extern void qdb_receive_read_request(QdbPeer *peer, const QdbFrame *frame);
+extern void qdb_receive_read_answer(QdbPeer *peer, const QdbFrame *frame);
+
 /* ---- role.c, seat.c ---- */
 extern void qdb_role_turn(void);
 

@@ -355,6 +355,12 @@ dispatch(QdbPeer *peer, const QdbFrame *frame)
 		case QDB_FRAME_CERT:
 			qdb_receive_certificate_frame(peer, frame);
 			break;
+		case QDB_FRAME_READ_REQUEST:
+			qdb_receive_read_request(peer, frame);
+			break;
+		case QDB_FRAME_READ_ANSWER:
+			qdb_receive_read_answer(peer, frame);
+			break;
 		default:
 			break;
 	}

@@ -34,6 +34,8 @@ qdb_frame_max_length(uint8_t type)
 			return KB(300);
 		case QDB_FRAME_GOODBYE:
 		case QDB_FRAME_CA_KEY_REQUEST:
+		case QDB_FRAME_READ_REQUEST:
+		case QDB_FRAME_READ_ANSWER:
 			return 64;
 		case QDB_FRAME_CA_KEY:
 		case QDB_FRAME_CERT_REQUEST:

@@ -42,6 +42,8 @@ typedef enum QdbFrameType
 	QDB_FRAME_CA_KEY,			/* PEM */
 	QDB_FRAME_CERT_REQUEST,		/* a public key to be signed, DER */
 	QDB_FRAME_CERT,				/* PEM */
+	QDB_FRAME_READ_REQUEST,		/* ticket, epoch: how far is the quorum? */
+	QDB_FRAME_READ_ANSWER,		/* ticket, epoch, 1 under a live lease, LSN */
 
 	/* 6432: streaming */
 	QDB_FRAME_STREAM_HELLO = 32,	/* receiver: who, history, epoch */

@@ -199,6 +199,8 @@ get_replica(const QdbHttpRequest *request, QdbHttpAnswer *answer, const QdbStatu
 	XLogRecPtr	replayed = GetXLogReplayRecPtr(NULL);
 	int64		lag = replay_lag(status);
 	int			limit = -1;
+	int64		lag_bytes;
+	int64		lag_us;
 	const char *reason = NULL;
 	bool		bad = false;
 
@@ -220,6 +222,8 @@ get_replica(const QdbHttpRequest *request, QdbHttpAnswer *answer, const QdbStatu
 		reason = "this server is not a member of a cluster";
 	else if (!status->in_recovery || status->node_state != QDB_NODE_REPLICA)
 		reason = "this node is not a streaming replica";
+	else if (qdb_replica_lag_exceeded(&lag_bytes, &lag_us))
+		reason = "this node is further behind than quantadb.max_replica_lag";
 	else if (request->lag != NULL && (lag < 0 || lag > limit))
 		reason = "this node is too far behind the primary";
 	else if (min_lsn != InvalidXLogRecPtr && replayed < min_lsn)

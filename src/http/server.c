@@ -19,9 +19,11 @@
 #include <unistd.h>
 
 #include "miscadmin.h"
+#include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
+#include "utils/guc.h"
 #include "utils/wait_event.h"
 
 #include "base/base.h"
@@ -241,6 +243,11 @@ qdb_http_main(Datum arg)
 
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
 		for (int i = 0; i < ndaemons; i++)
 			(void) MHD_run(daemons[i]);
 		if (ndaemons == 0 && ticked && start_server())

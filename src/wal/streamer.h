@@ -16,7 +16,7 @@
 #include "base/channel.h"
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
-#include "wal/lag.h"
+#include "core/lag.h"
 #include "wal/messages.h"
 
 #define QDB_MAX_STREAMS			(QDB_MAX_MEMBERS + 8)	/* some greetings in

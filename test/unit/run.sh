@@ -14,7 +14,7 @@ done
 # What is plain C in src/wal, with its libraries.
 ${CC:-cc} -std=c11 -g -O1 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers -fsanitize=address,undefined -fno-sanitize-recover=all \
-	-Isrc -o build/unit/test_wal test/unit/test_wal.c src/wal/compress.c src/wal/lag.c src/wal/messages.c \
+	-Isrc -o build/unit/test_wal test/unit/test_wal.c src/wal/compress.c src/wal/messages.c \
 	src/core/*.c -llz4 -lzstd
 build/unit/test_wal || status=1
 exit $status

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "wal/compress.h"
-#include "wal/lag.h"
+#include "core/lag.h"
 #include "wal/messages.h"
 
 static int	failures = 0;

@@ -8,8 +8,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef QDB_WAL_LAG_H
-#define QDB_WAL_LAG_H
+#ifndef QDB_CORE_LAG_H
+#define QDB_CORE_LAG_H
 
 #include <stdint.h>
 
@@ -44,4 +44,4 @@ extern void qdb_lag_reached(QdbLagTracker * tracker, uint64_t lsn, int64_t now_u
  */
 extern int64_t qdb_lag_now(const QdbLagTracker * tracker, int64_t now_us);
 
-#endif							/* QDB_WAL_LAG_H */
+#endif							/* QDB_CORE_LAG_H */
