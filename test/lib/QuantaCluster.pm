@@ -555,6 +555,8 @@ END
 	}
 }
 
+# A psql that cannot connect ends before it reads its query.
+$SIG{PIPE} = 'IGNORE';
 $SIG{INT} = $SIG{TERM} = sub { exit 1 };
 
 1;
