@@ -20,6 +20,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "postmaster/postmaster.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
 #include "replication/walsender.h"
@@ -154,6 +155,7 @@ require_settings(void)
 	require_setting(EnableHotStandby, "hot_standby", "on");
 	require_setting(enableFsync, "fsync", "on");
 	require_setting(fullPageWrites, "full_page_writes", "on");
+	require_setting(restart_after_crash, "restart_after_crash", "on");
 }
 
 /*
@@ -344,6 +346,43 @@ peer_raft_port(Jsonb *json, const char *peer)
 	return number;
 }
 
+/*
+ * A clone goes on by itself once it copies; until then the caller waits, because
+ * what can be wrong with this server is seen by then.
+ */
+static void
+await_clone(void)
+{
+	int64		deadline = qdb_now_us() + JOIN_TIMEOUT_MS * INT64CONST(1000);
+	QdbCloneStatus clone;
+
+	for (;;)
+	{
+		SpinLockAcquire(&qdb_shared->mutex);
+		clone = qdb_shared->clone;
+		SpinLockRelease(&qdb_shared->mutex);
+		if (clone.phase == QDB_CLONE_NONE)
+			return;				/* a copy: its crash cycle begins now */
+		if (clone.phase == QDB_CLONE_FAILED && !qdb_shared->joining)
+			ereport(ERROR,
+					(errcode(clone.sqlstate != 0 ? clone.sqlstate : ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("could not join the cluster"),
+					 errdetail("%s", clone.reason),
+					 errhint("%s", clone.hint[0] != '\0' ? clone.hint :
+							 "Remove the cause, and join again with a new token.")));
+		if (clone.phase == QDB_CLONE_COPYING || clone.phase == QDB_CLONE_STAGED ||
+			qdb_now_us() > deadline)
+			break;
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	ereport(NOTICE,
+			(errmsg("the data of this server is being replaced by the cluster's"),
+			 clone.phase < QDB_CLONE_COPYING && clone.reason[0] != '\0' ? errdetail("%s", clone.reason) : 0,
+			 errhint("The server restarts when it is there; the view quantadb_nodes shows the progress.")));
+}
+
 Datum
 qdb_sql_join(PG_FUNCTION_ARGS)
 {
@@ -377,5 +416,6 @@ qdb_sql_join(PG_FUNCTION_ARGS)
 	request->flag = PG_GETARG_BOOL(2);
 	snprintf(request->text, sizeof(request->text), "%s:%d %s", host, peer_raft_port(json, peer), token);
 	qdb_run_request(request, JOIN_TIMEOUT_MS, "join the cluster");
+	await_clone();
 	PG_RETURN_VOID();
 }

@@ -24,8 +24,10 @@
 
 #include "core/failover.h"
 #include "core/frame.h"
+#include "core/plan.h"
 #include "core/quorum.h"
 #include "core/state.h"
+#include "core/transfer.h"
 #include "core/steps.h"
 #include "base/stats.h"
 
@@ -56,6 +58,7 @@ extern char *qdb_min_lsn;
 extern int	qdb_read_timeout_ms;	/* 0: none */
 extern int64 qdb_max_lag_bytes; /* of quantadb.max_replica_lag; -1 off */
 extern int64 qdb_max_lag_us;
+extern int	qdb_clone_rate_kb;	/* per second; 0: unlimited */
 extern int	qdb_debug_apply_stop;	/* point at which the application of
 									 * staged work dies; -1: none */
 
@@ -94,6 +97,15 @@ typedef struct QdbIdentity
  * directory (a copy) is renamed to quantadb.stranger.N and counts as none.
  */
 extern bool qdb_identity_load(QdbIdentity *identity);
+
+/*
+ * A node that joins by a clone is known to the cluster before it has its data.  Until
+ * the data directory has the cluster's system identifier, its identity is stored as a
+ * pending one; qdb_identity_load makes it the identity as soon as they fit.
+ */
+extern bool qdb_pending_load(QdbIdentity *identity);
+extern bool qdb_pending_store(const QdbIdentity *identity); /* false: logged */
+extern bool qdb_pending_remove(void);
 extern void qdb_identity_store(const QdbIdentity *identity);	/* ereport(ERROR) on
 																 * failure */
 
@@ -207,6 +219,62 @@ typedef struct QdbPeerStatus
 	char		why_not[QDB_REASON_SIZE];	/* empty: may become primary */
 	QdbProgress progress;
 } QdbPeerStatus;
+
+/*
+ * A source of a clone: the helper process that makes a checkpoint and a manifest for
+ * one connection of the streamer, and keeps WAL from the checkpoint on for as
+ * long as it lives.
+ */
+#define QDB_MAX_SOURCES			4
+
+typedef enum QdbSourceState
+{
+	QDB_SOURCE_FREE,
+	QDB_SOURCE_WANTED,			/* streamer: asked for; the helper starts */
+	QDB_SOURCE_READY,			/* helper */
+	QDB_SOURCE_FAILED			/* helper; reason says why */
+} QdbSourceState;
+
+typedef struct QdbSource
+{
+	int			state;			/* QdbSourceState */
+	uint64		serial;			/* of this use of the slot; streamer */
+	bool		stop;			/* streamer: the helper shall end */
+	bool		checkpoint;		/* streamer: keep WAL from a checkpoint on */
+	uint64		member;			/* streamer: for whom */
+	XLogRecPtr	resume;			/* streamer: redo to take up again from, or 0 */
+	pid_t		streamer;		/* process that asked */
+	pid_t		pid;			/* helper */
+	QdbManifestInfo info;		/* helper */
+	char		reason[QDB_REASON_SIZE];	/* helper */
+} QdbSource;
+
+/* How far a node has come that gets its data anew. */
+typedef enum QdbClonePhase
+{
+	QDB_CLONE_NONE,
+	QDB_CLONE_CONNECTING,
+	QDB_CLONE_PREPARING,		/* the source makes a checkpoint and its
+								 * manifest */
+	QDB_CLONE_COPYING,
+	QDB_CLONE_STAGED,			/* all is there; the coordinator decides when
+								 * it counts */
+	QDB_CLONE_FAILED			/* for good; reason says why */
+} QdbClonePhase;
+
+typedef struct QdbCloneStatus
+{
+	int			phase;			/* QdbClonePhase */
+	uint64		epoch;			/* of the source's seat */
+	uint64		source;			/* member id */
+	uint64		bytes_done;
+	uint64		bytes_total;
+	uint32		attempts;
+	pid_t		worker;			/* that clones; 0 none */
+	int			sqlstate;		/* of a failure */
+	char		reason[QDB_REASON_SIZE];	/* why the last attempt ended */
+	char		hint[QDB_REASON_SIZE];
+} QdbCloneStatus;
 
 typedef enum QdbNodeState
 {
@@ -325,6 +393,15 @@ typedef struct QdbShared
 	uint64		raft_last_index;
 
 	QdbStreamStatus streams[QDB_MAX_MEMBERS];	/* streamer; under mutex */
+	QdbSource	sources[QDB_MAX_SOURCES];	/* streamer and helpers; under
+											 * mutex */
+
+	/*
+	 * This node is being cloned, by the process that writes it; under mutex.
+	 * joining: it has been added to a cluster and is no member yet.
+	 */
+	bool		joining;
+	QdbCloneStatus clone;
 
 	QdbRequest	requests[QDB_MAX_REQUESTS]; /* under state_lock */
 	ConditionVariable request_done;
@@ -401,6 +478,22 @@ extern bool qdb_worker_shutdown_requested(void);
 extern PGDLLEXPORT void qdb_coordinator_main(Datum arg);
 extern PGDLLEXPORT void qdb_streamer_main(Datum arg);
 extern PGDLLEXPORT void qdb_http_main(Datum arg);
+
+/* A helper that the streamer starts for a clone's source; arg: index in sources. */
+extern PGDLLEXPORT void qdb_source_main(Datum arg);
+
+/* What the resync worker is started for; its argument. */
+typedef enum QdbResyncTask
+{
+	QDB_RESYNC_JOIN = 1,		/* clone, for a node that is no member yet */
+	QDB_RESYNC_CLONE,			/* clone, for a member */
+	QDB_RESYNC_CLEAN			/* remove what a clone has left */
+} QdbResyncTask;
+
+extern PGDLLEXPORT void qdb_resync_main(Datum arg);
+
+/* Placed by the plan of a clone: says, after the boot, that one was applied. */
+#define QDB_CLONE_DONE			QDB_STAGE_DIR "/clone.done"
 
 /*
  * The seam: what the coordinator (cluster) makes the other folders do.

@@ -27,6 +27,7 @@
 #include "storage/fd.h"
 
 #define IDENTITY_PATH	QDB_DIR "/identity"
+#define PENDING_PATH	QDB_DIR "/joining"
 #define PROMISE_PATH	QDB_DIR "/promise"
 #define FILE_FORMAT		1
 #define MAX_FILE		2048
@@ -199,6 +200,40 @@ set_aside(const char *reason)
 }
 
 bool
+qdb_pending_load(QdbIdentity *identity)
+{
+	char		buf[MAX_FILE];
+	int			n = read_checked(PENDING_PATH, buf, sizeof(buf));
+	struct stat st;
+
+	if (n == 0 || stat("recovery.signal", &st) == 0)
+		return false;
+	/* A copy of this directory joins nothing (I16). */
+	return n > 0 && parse_identity(buf, identity) && identity->inode == data_directory_inode();
+}
+
+bool
+qdb_pending_remove(void)
+{
+	return (unlink(PENDING_PATH) == 0 || errno == ENOENT) && sync_directory(QDB_DIR);
+}
+
+/* The data has come: the pending identity is this directory's from now on. */
+static bool
+take_pending(void)
+{
+	QdbIdentity identity;
+
+	if (!qdb_pending_load(&identity) || identity.system_identifier != read_system_identifier())
+		return false;
+	if (rename(PENDING_PATH, IDENTITY_PATH) != 0 || !sync_directory(QDB_DIR))
+		ereport(FATAL,
+				(errcode_for_file_access(),
+				 errmsg("[cluster] could not rename \"%s\" to \"%s\": %m", PENDING_PATH, IDENTITY_PATH)));
+	return true;
+}
+
+bool
 qdb_identity_load(QdbIdentity *identity)
 {
 	char		buf[MAX_FILE];
@@ -209,6 +244,8 @@ qdb_identity_load(QdbIdentity *identity)
 	if (stat("recovery.signal", &st) == 0)
 		return false;
 	n = read_checked(IDENTITY_PATH, buf, sizeof(buf));
+	if (n == 0 && take_pending())
+		n = read_checked(IDENTITY_PATH, buf, sizeof(buf));
 	if (n == 0)
 		return false;
 	/* Not a stranger: one could be promoted by hand and written to (I15). */
@@ -230,8 +267,8 @@ qdb_identity_load(QdbIdentity *identity)
 	return true;
 }
 
-void
-qdb_identity_store(const QdbIdentity *id)
+static bool
+store_identity(const char *path, const QdbIdentity *id)
 {
 	char text[	MAX_FILE];
 
@@ -240,7 +277,19 @@ qdb_identity_store(const QdbIdentity *id)
 			 "\ninode=" UINT64_FORMAT "\nincarnation=" UINT64_FORMAT "\nboot=" UINT64_FORMAT "\n",
 			 FILE_FORMAT, id->cluster_id, id->name, id->member, id->system_identifier,
 			 id->inode != 0 ? id->inode : data_directory_inode(), id->incarnation, id->boot);
-	if (!write_checked(IDENTITY_PATH, text))
+	return write_checked(path, text);
+}
+
+bool
+qdb_pending_store(const QdbIdentity *id)
+{
+	return store_identity(PENDING_PATH, id);
+}
+
+void
+qdb_identity_store(const QdbIdentity *id)
+{
+	if (!store_identity(IDENTITY_PATH, id))
 		ereport(ERROR,
 				(errcode(ERRCODE_IO_ERROR),
 				 errmsg("could not store this node's identity"),

@@ -43,6 +43,7 @@ int			qdb_read_timeout_ms = 10000;
 static char *max_replica_lag = NULL;
 int64		qdb_max_lag_bytes = -1;
 int64		qdb_max_lag_us = -1;
+int			qdb_clone_rate_kb = 0;
 int			qdb_debug_apply_stop = -1;
 
 static const struct config_enum_entry consistency_options[] = {
@@ -258,6 +259,30 @@ check_company_files(void)
 				 errhint("Set all three, or none to use the cluster's own certificates.")));
 }
 
+/* Raise a setting of the postmaster to least, as if it were its default. */
+static void
+raise_to(const char *name, int current, int least)
+{
+	char		value[16];
+
+	if (current >= least)
+		return;
+	snprintf(value, sizeof(value), "%d", least);
+	SetConfigOption(name, value, PGC_POSTMASTER, PGC_S_OVERRIDE);
+}
+
+/*
+ * They size shared memory, so a server that joins later by a crash cycle needs
+ * them from the start: below the primary's it could not replay.
+ */
+static void
+raise_limits(void)
+{
+	if (max_wal_senders > 0)
+		raise_to("max_wal_senders", max_wal_senders, MIN_SENDERS);
+	raise_to("max_replication_slots", max_replication_slots, MIN_SENDERS);
+}
+
 void
 qdb_define_settings(void)
 {
@@ -282,6 +307,9 @@ qdb_define_settings(void)
 	DefineCustomEnumVariable("quantadb.replication_compression", "Compression of the WAL stream.",
 							 NULL, &qdb_replication_compression, 1, compression_options,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("quantadb.clone_rate", "Most that a clone or rewind may read here or fetch, per second.",
+							"0: unlimited.", &qdb_clone_rate_kb, 0, 0, MAX_KILOBYTES,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("quantadb.priority", "Higher wins ties; 0 never becomes primary.",
 							NULL, &qdb_priority, 100, 0, 1000000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
@@ -306,18 +334,7 @@ qdb_define_settings(void)
 	MarkGUCPrefixReserved("quantadb");
 	check_company_files();
 	set_defaults();
-}
-
-/* Raise a setting of the postmaster to least, as if it were its default. */
-static void
-raise_to(const char *name, int current, int least)
-{
-	char		value[16];
-
-	if (current >= least)
-		return;
-	snprintf(value, sizeof(value), "%d", least);
-	SetConfigOption(name, value, PGC_POSTMASTER, PGC_S_OVERRIDE);
+	raise_limits();
 }
 
 /*
@@ -357,12 +374,6 @@ qdb_own_settings(void)
 			clear_setting(owned->name);
 		else
 			SetConfigOption(owned->name, owned->value, PGC_POSTMASTER, PGC_S_OVERRIDE);
-	}
-	/* These size shared memory, which exists already in a crash cycle. */
-	if (process_shared_preload_libraries_in_progress)
-	{
-		raise_to("max_wal_senders", max_wal_senders, MIN_SENDERS);
-		raise_to("max_replication_slots", max_replication_slots, MIN_SENDERS);
 	}
 	raise_to("wal_keep_size", wal_keep_size_mb, KEEP_WAL_MB);
 }

@@ -325,6 +325,13 @@ take_turn(void)
 	}
 	qdb_proposals_turn();
 	qdb_requests_turn();
+	if (qdb_shared->joining)
+	{
+		qdb_joining_turn();
+		if (qdb_co.raft != NULL)
+			publish_raft();
+		return TURN_MS;
+	}
 	/* A failed init has closed it. */
 	if (qdb_co.raft == NULL || !qdb_shared->member)
 		return Min(wait_ms, TURN_MS);
@@ -338,6 +345,7 @@ take_turn(void)
 	qdb_leader_turn();
 	qdb_certificates_turn();
 	qdb_watch_turn();
+	qdb_clone_turn();
 	update_address();
 	qdb_publish_state();
 	publish_raft();
@@ -366,7 +374,10 @@ begin(void)
 	qdb_state_init(qdb_co.state);
 	qdb_requests_begin();
 	if (!qdb_shared->member)
+	{
+		qdb_resume_joining();
 		return;
+	}
 	qdb_co.self = qdb_shared->identity;
 	qdb_certificates_begin();
 	if (!qdb_open_raft(why, sizeof(why)))

@@ -180,6 +180,23 @@ extern bool qdb_can_sign(void);
 /* The certificate of a member that was let in; PEM length, 0: failed. */
 extern int	qdb_sign_joiner(const QdbMember *member, EVP_PKEY *public_key, char *pem, size_t size);
 
+/* ---- clone.c ---- */
+/* Join by a clone: self is stored as pending, Raft opened, the worker started. */
+extern bool qdb_begin_joining(char *why, size_t why_size);
+
+/* At the start of the coordinator: goes on with what a restart interrupted. */
+extern void qdb_resume_joining(void);
+
+/* A turn of a node that joins; and of a member, for its clone. */
+extern void qdb_joining_turn(void);
+extern void qdb_clone_turn(void);
+
+/* This member's data cannot follow the primary's. */
+extern void qdb_want_clone(const char *reason);
+
+/* Under the mutex: a clone is being committed, nothing is promised or followed (I11). */
+#define qdb_clone_holds()	(qdb_shared->clone.phase == QDB_CLONE_STAGED)
+
 /* ---- token.c ---- */
 extern void qdb_start_token(int slot, const QdbRequest *request);
 

@@ -98,14 +98,7 @@ qdb_start_join(int slot, const QdbRequest *request)
 						   "The peer is host:port, the token what quantadb_join_token() returned.");
 		return;
 	}
-	if (!RecoveryInProgress())
-	{
-		qdb_refuse_request(slot, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-						   "this server is not a standby",
-						   "Make a copy with pg_basebackup -R and start it; cloning is not available yet.");
-		return;
-	}
-	if (channel != NULL || cycle_us != 0)
+	if (channel != NULL || cycle_us != 0 || qdb_shared->joining)
 	{
 		qdb_refuse_request(slot, ERRCODE_OBJECT_IN_USE, "a join is under way", NULL);
 		return;
@@ -120,6 +113,9 @@ qdb_start_join(int slot, const QdbRequest *request)
 	 */
 	join_key = qdb_new_key();
 	channel = join_key != NULL ? qdb_channel_join(peer, atoi(port), join_key, token_shown.ca_hash) : NULL;
+	SpinLockAcquire(&qdb_shared->mutex);
+	qdb_shared->clone.phase = QDB_CLONE_NONE;
+	SpinLockRelease(&qdb_shared->mutex);
 	sent = false;
 	join_slot = slot;
 	deadline_us = qdb_co.now_us + JOIN_US;
@@ -138,6 +134,7 @@ send_join(void)
 	qdb_put_u64(&w, token_shown.id);
 	qdb_put_bytes(&w, token_shown.secret, sizeof(token_shown.secret));
 	qdb_put_u64(&w, GetSystemIdentifier());
+	qdb_put_u8(&w, RecoveryInProgress() ? 1 : 0);
 	qdb_put_u64(&w, incarnation);
 	qdb_put_string(&w, qdb_node_name);
 	qdb_put_string(&w, qdb_advertise_host);
@@ -185,11 +182,10 @@ store_certificates(char *why, size_t why_size)
 	return ok;
 }
 
-/* The promise before the identity: a member that boots has one. */
+/* Who this node will be.  The system identifier is the cluster's. */
 static void
-store_membership(uint64 member, const QdbState *state)
+make_identity(uint64 member, const QdbState *state)
 {
-	char		why[QDB_REASON_SIZE] = "";
 	struct stat st;
 	QdbIdentity *self = &qdb_co.self;
 
@@ -197,26 +193,49 @@ store_membership(uint64 member, const QdbState *state)
 	strlcpy(self->cluster_id, state->cluster_id, sizeof(self->cluster_id));
 	strlcpy(self->name, qdb_node_name, sizeof(self->name));
 	self->member = member;
-	self->system_identifier = GetSystemIdentifier();
+	self->system_identifier = state->system_identifier;
 	self->incarnation = incarnation;
 	self->boot = 1;
 	if (stat(DataDir, &st) == 0)
 		self->inode = st.st_ino;
+}
+
+/* The data is the cluster's already: a crash cycle, and it is a member. */
+static void
+join_as_copy(void)
+{
+	qdb_identity_store(&qdb_co.self);
+	cycle_us = qdb_now_us() + ANSWER_US;
+}
+
+/*
+ * The promise before the identity: a member that boots has one.  Where the data is
+ * another one's, it is cloned first (clone.c).
+ */
+static void
+store_membership(uint64 member, const QdbState *state)
+{
+	char		why[QDB_REASON_SIZE] = "";
+	bool		copy = state->system_identifier == GetSystemIdentifier();
+
+	make_identity(member, state);
 	if (!qdb_make_folder(why, sizeof(why)) ||
 		!store_certificates(why, sizeof(why)) ||
 		!qdb_raft_prepare(QDB_RAFT_DIR, member, why, sizeof(why)) ||
-		(!state->epoch_open && !qdb_promise_store(state->epoch)))
+		(!state->epoch_open && !qdb_promise_store(state->epoch)) ||
+		(!copy && !qdb_begin_joining(why, sizeof(why))))
 	{
 		end_join(ERRCODE_IO_ERROR, why[0] != '\0' ? why : "could not store the promise",
 				 "Remove the new member from the cluster before you try again.");
 		return;
 	}
-	qdb_identity_store(self);
-	ereport(LOG, (errmsg("[cluster] joined cluster %s as member %llu", self->cluster_id,
+	qdb_keys_changed();
+	if (copy)
+		join_as_copy();
+	ereport(LOG, (errmsg("[cluster] joined cluster %s as member %llu", qdb_co.self.cluster_id,
 						 (unsigned long long) member)));
-	qdb_answer_request(join_slot, member, self->cluster_id);
+	qdb_answer_request(join_slot, member, qdb_co.self.cluster_id);
 	end_join(0, NULL, NULL);
-	cycle_us = qdb_now_us() + ANSWER_US;
 }
 
 static void
@@ -239,8 +258,7 @@ take_result(const QdbFrame *frame)
 		return;
 	}
 	state = palloc(sizeof(QdbState));
-	if (!qdb_state_decode(qdb_get_bytes(&r, left), left, state) ||
-		state->system_identifier != GetSystemIdentifier())
+	if (!qdb_state_decode(qdb_get_bytes(&r, left), left, state))
 		end_join(ERRCODE_PROTOCOL_VIOLATION, "malformed answer", NULL);
 	else
 		store_membership(member, state);
@@ -373,11 +391,13 @@ judge_join(const QdbFrame *frame, QdbCommand *command)
 	uint32		state_format = qdb_get_u32(&r);
 	const uint8 *secret;
 	uint64		system_identifier;
+	bool		in_recovery;
 	static char why[QDB_REASON_SIZE];
 
 	command->token.id = qdb_get_u64(&r);
 	secret = qdb_get_bytes(&r, QDB_SECRET_SIZE);
 	system_identifier = qdb_get_u64(&r);
+	in_recovery = qdb_get_u8(&r) != 0;
 	member->incarnation = qdb_get_u64(&r);
 	qdb_get_string(&r, member->name, sizeof(member->name));
 	qdb_get_string(&r, member->host, sizeof(member->host));
@@ -388,9 +408,15 @@ judge_join(const QdbFrame *frame, QdbCommand *command)
 	member->priority = (int32) qdb_get_u32(&r);
 	if (r.failed || command_format != QDB_COMMAND_FORMAT || state_format != QDB_STATE_FORMAT)
 		return "its version of quantadb does not fit this cluster's";
-	if (system_identifier != GetSystemIdentifier())
-		return "this server is no copy of the cluster's data; cloning is not available yet: "
-			"make it with pg_basebackup";
+	if (system_identifier == GetSystemIdentifier() && !in_recovery)
+		return "it is a copy of the cluster's data that was started without standby.signal: "
+			"create that file and restart it, or join with a fresh server";
+	if (qdb_member_by_name(qdb_co.state, member->name) != NULL)
+	{
+		snprintf(why, sizeof(why), "a member is named \"%s\" already; if it is gone for good, "
+				 "SELECT quantadb_remove('%s') there and join again", member->name, member->name);
+		return why;
+	}
 	for (int i = 0; i < lengthof(limit_names); i++)
 	{
 		if ((int32) qdb_get_u32(&r) >= limit_setting(i))

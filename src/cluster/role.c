@@ -116,13 +116,21 @@ clear_target(void)
 static bool
 make_promise(uint64 epoch, bool will_report)
 {
+	bool		held;
+
 	if (qdb_shared->promised >= epoch)
 		return true;
 	SpinLockAcquire(&qdb_shared->mutex);
-	qdb_shared->promising = epoch;
-	qdb_shared->target_epoch = 0;
-	qdb_shared->target_member = 0;
+	held = qdb_clone_holds();
+	if (!held)
+	{
+		qdb_shared->promising = epoch;
+		qdb_shared->target_epoch = 0;
+		qdb_shared->target_member = 0;
+	}
 	SpinLockRelease(&qdb_shared->mutex);
+	if (held)
+		return false;
 	qdb_forget_end_of_wal();
 	if (!qdb_effects.park_receiver())
 		return false;
@@ -191,10 +199,13 @@ set_target(const QdbMember *holder, uint64 epoch)
 	/* The receiver will write: what was scanned is no longer the end. */
 	qdb_forget_end_of_wal();
 	SpinLockAcquire(&qdb_shared->mutex);
-	strlcpy(qdb_shared->target_host, holder->host, sizeof(qdb_shared->target_host));
-	qdb_shared->target_port = holder->replication_port;
-	qdb_shared->target_member = holder->id;
-	qdb_shared->target_epoch = epoch;
+	if (!qdb_clone_holds())
+	{
+		strlcpy(qdb_shared->target_host, holder->host, sizeof(qdb_shared->target_host));
+		qdb_shared->target_port = holder->replication_port;
+		qdb_shared->target_member = holder->id;
+		qdb_shared->target_epoch = epoch;
+	}
 	SpinLockRelease(&qdb_shared->mutex);
 	ereport(LOG, (errmsg("[replication] following node \"%s\" in epoch %llu",
 						 holder->name, (unsigned long long) epoch)));
@@ -229,6 +240,8 @@ follow_holder(const QdbState *state, const QdbGrant *grant)
 	if (qdb_effects.match_history(state, end, why) < 0)
 	{
 		qdb_set_problem(why[0] != '\0' ? why : "its WAL has left the primary's history");
+		if (strncmp(why, "needs a rewind", strlen("needs a rewind")) == 0)
+			qdb_want_clone(why);
 		return;
 	}
 	qdb_set_problem("");

@@ -58,6 +58,13 @@ qdb_frame_max_length(uint8_t type)
 			return 64;
 		case QDB_FRAME_REPLY:
 			return 256;
+		case QDB_FRAME_FILES_HELLO:
+		case QDB_FRAME_FILES_WELCOME:
+			return KB(1);
+		case QDB_FRAME_FILES_REQUEST:
+			return 256;
+		case QDB_FRAME_FILES_DATA:
+			return KB(128) + 64;
 		default:
 			return 0;
 	}

@@ -56,8 +56,15 @@ typedef enum QdbFrameType
 								 * messages (u32 length, bytes) as they are or
 								 * compressed */
 	QDB_FRAME_END_OF_TIMELINE,	/* next timeline, its start */
-	QDB_FRAME_REPLY				/* standby reply or feedback, with the ack's
+	QDB_FRAME_REPLY,			/* standby reply or feedback, with the ack's
 								 * names */
+
+	/* 6432: files, blocks and WAL for a node that resynchronises; transfer.h */
+	QDB_FRAME_FILES_HELLO = 48, /* who, for what, epoch */
+	QDB_FRAME_FILES_WELCOME,	/* what has to fit; a refusal is
+								 * STREAM_REFUSED */
+	QDB_FRAME_FILES_REQUEST,
+	QDB_FRAME_FILES_DATA		/* answers, in the order of the requests */
 } QdbFrameType;
 
 typedef struct QdbFrameHeader

@@ -97,7 +97,7 @@ count_acks(XLogRecPtr *flush, XLogRecPtr *apply, uint64 *membership)
 	};
 	for (int i = 0; i < QDB_MAX_STREAMS; i++)
 	{
-		const		QdbStream *stream = &qdb_streams[i];
+		const QdbStream *stream = &qdb_streams[i];
 		const QdbMember *member;
 
 		if (stream->channel == NULL || stream->member == 0 || stream->flush == 0)

@@ -22,6 +22,7 @@
 #include "replication/walsender.h"
 #include "storage/fd.h"
 
+#include "wal/serve.h"
 #include "wal/streamer.h"
 
 #define KEEPALIVE_US			INT64CONST(1000000)
@@ -34,7 +35,7 @@
 static uint64 last_connection = 0;
 
 void
-qdb_stream_start(QdbStream * stream, QdbChannel *channel)
+qdb_stream_start(QdbStream *stream, QdbChannel *channel)
 {
 	memset(stream, 0, sizeof(*stream));
 	stream->channel = channel;
@@ -47,7 +48,7 @@ qdb_stream_start(QdbStream * stream, QdbChannel *channel)
 }
 
 static void
-release_frame(QdbStream * stream)
+release_frame(QdbStream *stream)
 {
 	if (stream->frame != NULL)
 		stream->frame->refs--;
@@ -56,13 +57,14 @@ release_frame(QdbStream * stream)
 }
 
 void
-qdb_stream_close(QdbStream * stream, const char *why)
+qdb_stream_close(QdbStream *stream, const char *why)
 {
 	if (stream->member != 0 && why != NULL)
 		ereport(LOG,
 				(errmsg("[replication] Stream to member " UINT64_FORMAT " closed: %s",
 						stream->member, why)));
 	release_frame(stream);
+	qdb_serve_end(stream);
 	qdb_walsnd_free(stream->walsnd);
 	qdb_channel_close(stream->channel);
 	qdb_wait_set_stale = true;
@@ -71,7 +73,7 @@ qdb_stream_close(QdbStream * stream, const char *why)
 }
 
 bool
-qdb_stream_has_member(uint64 member, const QdbStream * except)
+qdb_stream_has_member(uint64 member, const QdbStream *except)
 {
 	for (int i = 0; i < QDB_MAX_STREAMS; i++)
 	{
@@ -83,7 +85,7 @@ qdb_stream_has_member(uint64 member, const QdbStream * except)
 }
 
 void
-qdb_stream_refuse(QdbStream * stream, bool retry, const char *fmt,...)
+qdb_stream_refuse(QdbStream *stream, bool retry, const char *fmt,...)
 {
 	QdbStreamRefusal refusal = {.retry = retry};
 	uint8		buf[QDB_REASON_SIZE + 16];
@@ -114,7 +116,7 @@ qdb_stream_refuse(QdbStream * stream, bool retry, const char *fmt,...)
 
 /* Who it is, against the replicated state; false: refused. */
 static bool
-check_identity(QdbStream * stream, const QdbStreamHello *hello)
+check_identity(QdbStream *stream, const QdbStreamHello *hello)
 {
 	const QdbMember *member;
 	const char *why;
@@ -157,7 +159,7 @@ check_identity(QdbStream * stream, const QdbStreamHello *hello)
  * on our history.
  */
 static bool
-check_history(QdbStream * stream, TimeLineID timeline, XLogRecPtr lsn)
+check_history(QdbStream *stream, TimeLineID timeline, XLogRecPtr lsn)
 {
 	XLogRecPtr	limit = qdb_seat.flush;
 
@@ -180,7 +182,7 @@ check_history(QdbStream * stream, TimeLineID timeline, XLogRecPtr lsn)
 
 /* A member has one stream: the newer boot, or of the same boot the newer connection. */
 static bool
-replace_older(QdbStream * stream, const QdbStreamHello *hello)
+replace_older(QdbStream *stream, const QdbStreamHello *hello)
 {
 	for (int i = 0; i < QDB_MAX_STREAMS; i++)
 	{
@@ -199,14 +201,14 @@ replace_older(QdbStream * stream, const QdbStreamHello *hello)
 }
 
 static void
-handle_hello(QdbStream * stream, const QdbFrame *frame)
+handle_hello(QdbStream *stream, const QdbFrame *frame)
 {
 	QdbStreamHello hello;
 	QdbStreamWelcome welcome;
 	uint8		buf[64];
 	uint32		len = sizeof(buf);
 
-	if (stream->member != 0 || !qdb_hello_decode(frame->payload, frame->length, &hello))
+	if (stream->member != 0 || stream->serve != NULL || !qdb_hello_decode(frame->payload, frame->length, &hello))
 	{
 		qdb_stream_refuse(stream, false, "malformed greeting");
 		return;
@@ -254,7 +256,7 @@ read_history_file(TimeLineID timeline, char *buf, size_t size)
 }
 
 static void
-handle_history_request(QdbStream * stream, const QdbFrame *frame)
+handle_history_request(QdbStream *stream, const QdbFrame *frame)
 {
 	static char content[HISTORY_MAX_BYTES + 1];
 	static uint8 buf[HISTORY_MAX_BYTES + 256];
@@ -285,7 +287,7 @@ handle_history_request(QdbStream * stream, const QdbFrame *frame)
 }
 
 static void
-handle_start(QdbStream * stream, const QdbFrame *frame)
+handle_start(QdbStream *stream, const QdbFrame *frame)
 {
 	uint32		timeline;
 	uint64		lsn;
@@ -325,7 +327,7 @@ get_int64(const uint8 *p)
 }
 
 static void
-handle_reply(QdbStream * stream, const QdbFrame *frame)
+handle_reply(QdbStream *stream, const QdbFrame *frame)
 {
 	QdbStreamReply reply;
 	QdbAckName	ack_name;
@@ -372,7 +374,7 @@ handle_reply(QdbStream * stream, const QdbFrame *frame)
 }
 
 void
-qdb_stream_read(QdbStream * stream)
+qdb_stream_read(QdbStream *stream)
 {
 	QdbFrame	frame;
 
@@ -381,6 +383,10 @@ qdb_stream_read(QdbStream * stream)
 	{
 		if (frame.type == QDB_FRAME_STREAM_HELLO)
 			handle_hello(stream, &frame);
+		else if (frame.type == QDB_FRAME_FILES_HELLO)
+			qdb_serve_hello(stream, &frame);
+		else if (frame.type == QDB_FRAME_FILES_REQUEST && stream->serve != NULL)
+			qdb_serve_request(stream, &frame);
 		else if (stream->member == 0)
 			qdb_stream_refuse(stream, false, "greeting expected");
 		else if (frame.type == QDB_FRAME_HISTORY_REQUEST)
@@ -397,7 +403,7 @@ qdb_stream_read(QdbStream * stream)
 }
 
 static void
-end_timeline(QdbStream * stream)
+end_timeline(QdbStream *stream)
 {
 	uint8		buf[16];
 	uint32		len = sizeof(buf);
@@ -408,7 +414,7 @@ end_timeline(QdbStream * stream)
 }
 
 static void
-note_sent(QdbStream * stream, XLogRecPtr end)
+note_sent(QdbStream *stream, XLogRecPtr end)
 {
 	stream->bytes_raw += end - stream->sent;
 	stream->sent = end;
@@ -419,7 +425,7 @@ note_sent(QdbStream * stream, XLogRecPtr end)
 
 /* Takes the frame at the stream's position; false: nothing to send, or refused. */
 static bool
-next_frame(QdbStream * stream)
+next_frame(QdbStream *stream)
 {
 	XLogRecPtr	upto = stream->historic ? stream->valid_upto : qdb_seat.flush;	/* I4 */
 	char		why[QDB_REASON_SIZE] = "";
@@ -445,7 +451,7 @@ next_frame(QdbStream * stream)
 }
 
 bool
-qdb_stream_send(QdbStream * stream)
+qdb_stream_send(QdbStream *stream)
 {
 	size_t		budget = (size_t) qdb_replication_buffer_kb * 1024;
 	size_t		taken = 0;
@@ -471,7 +477,7 @@ qdb_stream_send(QdbStream * stream)
 }
 
 void
-qdb_stream_tick(QdbStream * stream, int64 now)
+qdb_stream_tick(QdbStream *stream, int64 now)
 {
 	uint8		buf[64];
 
@@ -481,6 +487,8 @@ qdb_stream_tick(QdbStream * stream, int64 now)
 			qdb_stream_close(stream, NULL);
 		return;
 	}
+	if (stream->serve != NULL)
+		return;
 	if (stream->member == 0)
 	{
 		if (now - qdb_channel_created_us(stream->channel) > GREETING_TIMEOUT_US)

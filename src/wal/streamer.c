@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 
 #include "base/door.h"
+#include "wal/serve.h"
 #include "wal/streamer.h"
 
 #define LISTEN_RETRY_US			INT64CONST(1000000)
@@ -114,7 +115,8 @@ refresh_seat(void)
 	}
 	for (int i = 0; i < QDB_MAX_STREAMS; i++)
 	{
-		if (qdb_streams[i].channel != NULL && qdb_streams[i].member != 0)
+		if (qdb_streams[i].channel != NULL &&
+			(qdb_streams[i].member != 0 || qdb_streams[i].serve != NULL))
 			qdb_stream_refuse(&qdb_streams[i], true, "the seat of this node has changed");
 	}
 	qdb_forget_frames();
@@ -185,7 +187,7 @@ accept_streams(void)
 }
 
 static uint32
-wanted_events(const QdbStream * stream)
+wanted_events(const QdbStream *stream)
 {
 	return WL_SOCKET_READABLE |
 		(stream->frame != NULL || qdb_channel_wants_write(stream->channel) ? WL_SOCKET_WRITEABLE : 0);
@@ -275,7 +277,7 @@ find_status(uint64 member)
 
 /* A connection goes on counting where the member's last one ended. */
 static void
-count_connection(QdbStream * stream, QdbStreamStatus *status)
+count_connection(QdbStream *stream, QdbStreamStatus *status)
 {
 	if (stream->counted)
 		return;
@@ -353,6 +355,8 @@ serve_streams(int64 now)
 		if (stream->channel == NULL)
 			continue;
 		if (qdb_stream_send(stream))
+			more = true;
+		if (stream->serve != NULL && qdb_serve_turn(stream, now))
 			more = true;
 		if (qdb_channel_state(stream->channel) == QDB_CHANNEL_FAILED)
 			qdb_stream_close(stream, qdb_channel_error(stream->channel));

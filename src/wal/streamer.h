@@ -59,6 +59,9 @@ typedef struct QdbStream
 	XLogRecPtr	verified;		/* replay position that was matched with our
 								 * history */
 
+	/* A connection that fetches files instead; member stays 0. */
+	struct QdbServe *serve;
+
 	/* While streaming. */
 	bool		streaming;
 	TimeLineID	timeline;
@@ -82,7 +85,7 @@ typedef struct QdbStream
 	bool		counted;		/* as a connection of this member */
 	QdbLagTracker flush_lag;
 	QdbLagTracker apply_lag;
-}			QdbStream;
+} QdbStream;
 
 /* ---- streamer.c ---- */
 extern QdbSeat qdb_seat;
@@ -93,21 +96,21 @@ extern bool qdb_wait_set_stale; /* a stream came or went */
 extern bool qdb_apply_is_wanted(void);
 
 /* ---- stream.c ---- */
-extern void qdb_stream_start(QdbStream * stream, QdbChannel *channel);
+extern void qdb_stream_start(QdbStream *stream, QdbChannel *channel);
 
 /* Closes and forgets, acks too. */
-extern void qdb_stream_close(QdbStream * stream, const char *why);
-extern void qdb_stream_refuse(QdbStream * stream, bool retry, const char *fmt,...) pg_attribute_printf(3, 4);
+extern void qdb_stream_close(QdbStream *stream, const char *why);
+extern void qdb_stream_refuse(QdbStream *stream, bool retry, const char *fmt,...) pg_attribute_printf(3, 4);
 
 /* Handles the frames that have arrived; may close the stream. */
-extern void qdb_stream_read(QdbStream * stream);
+extern void qdb_stream_read(QdbStream *stream);
 
 /* Sends what fits; true: there is more to send and room for it. */
-extern bool qdb_stream_send(QdbStream * stream);
+extern bool qdb_stream_send(QdbStream *stream);
 
 /* Keepalives and deadlines. */
-extern void qdb_stream_tick(QdbStream * stream, int64 now);
-extern bool qdb_stream_has_member(uint64 member, const QdbStream * except);
+extern void qdb_stream_tick(QdbStream *stream, int64 now);
+extern bool qdb_stream_has_member(uint64 member, const QdbStream *except);
 
 /* ---- walread.c ---- */
 /* count bytes of a timeline in our history; false with *why (QDB_REASON_SIZE bytes). */
@@ -125,7 +128,7 @@ extern uint32 qdb_put_keepalive(uint8 *buf, size_t size, XLogRecPtr end, bool re
 /* ---- walsnd.c ---- */
 extern int	qdb_walsnd_claim(void); /* -1: none is free */
 extern void qdb_walsnd_free(int slot);
-extern void qdb_walsnd_update(const QdbStream * stream, int64 now);
+extern void qdb_walsnd_update(const QdbStream *stream, int64 now);
 
 /* Sees to it that XLogFlush wakes us, through one entry. */
 extern void qdb_walsnd_keep_latch(bool wanted);

@@ -97,7 +97,7 @@ qdb_walsnd_claim(void)
 
 /* PostgreSQL calls those that commits wait for "quorum". */
 static int
-priority_of(const QdbStream * stream)
+priority_of(const QdbStream *stream)
 {
 	const QdbMember *member;
 	int			priority;
@@ -110,7 +110,7 @@ priority_of(const QdbStream * stream)
 }
 
 void
-qdb_walsnd_update(const QdbStream * stream, int64 now)
+qdb_walsnd_update(const QdbStream *stream, int64 now)
 {
 	WalSnd	   *walsnd;
 	TimestampTz timestamp;

@@ -182,6 +182,29 @@ sub join_copy
 	$self->wait_for(sub { $self->state($i) eq 'replica' }, 60, "n$i streams");
 }
 
+# A fresh server asks to join, without its own data to keep; (code, out, err) of the call.
+sub ask_join
+{
+	my ($self, $i, $from, %args) = @_;
+	my $token = $args{token} || $self->sql($from, 'SELECT quantadb_join_token()');
+	my $http = $args{http} || $self->node($from)->{http};
+	my $discard = $args{keep} ? '' : ', discard_local_data => true';
+	return $self->sql_try($i, "SELECT quantadb_join('127.0.0.1:$http', '$token'$discard)", timeout => 90);
+}
+
+# initdb, CREATE EXTENSION, quantadb_join: the data comes from the primary.
+sub join_fresh
+{
+	my ($self, $i, $from, %args) = @_;
+	$from ||= $self->primary || 1;
+	$self->create_first($i) unless $self->postmaster($i);
+	$self->sql($i, 'CREATE EXTENSION IF NOT EXISTS quantadb');
+	my ($code, $out, $err) = $self->ask_join($i, $from, %args);
+	# A small clone is there before the call returns: then its session ends with 57P02.
+	die "quantadb_join on n$i: $err" if $code != 0 && $err =~ /ERROR: +(?!57P)/;
+	$self->wait_for(sub { $self->state($i) eq 'replica' }, $args{timeout} || 90, "n$i streams");
+}
+
 # All members are voters, the others stream from one primary.
 sub wait_complete
 {

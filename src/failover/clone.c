@@ -1,0 +1,551 @@
+/*-------------------------------------------------------------------------
+ *
+ * clone.c
+ *		Get all data anew from the primary: the resync worker.
+ *
+ * The running server is not touched before everything is staged and on disk.  Then the
+ * plan is committed and this process ends with status 2: the postmaster goes
+ * through its crash cycle, in which the plan is applied (apply.c).
+ *
+ * A member that votes keeps its promise and its identity.  What it had acknowledged
+ * is in the new data too (I11): the source forgot its acks before it named the flush
+ * position that the new data reaches, and the plan is committed only if nothing was promised
+ * or followed since.  A node that joins has acknowledged nothing.
+ *
+ * Process: quantadb resync.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/twophase.h"
+#include "access/xlog.h"
+#include "catalog/catalog.h"
+#include "catalog/catversion.h"
+#include "failover/clone.h"
+#include "failover/failover.h"
+#include "failover/wal_files.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "replication/walsender.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/lock.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/wait_event.h"
+
+#define MAX_ATTEMPTS		20	/* in a row that fetched nothing */
+#define RETRY_MS			1000
+#define NO_PRIMARY_MS		200
+#define QUORUM_US			INT64CONST(60000000)
+#define BOOT_ID				"/proc/sys/kernel/random/boot_id"
+#define BOOT_ID_SIZE		37
+
+static void
+set_phase(QdbClonePhase phase, const char *reason, const char *hint, int sqlstate)
+{
+	char text[	QDB_REASON_SIZE];
+	char		advice[QDB_REASON_SIZE];
+
+	strlcpy(text, reason, sizeof(text));
+	strlcpy(advice, hint, sizeof(advice));
+	SpinLockAcquire(&qdb_shared->mutex);
+	qdb_shared->clone.phase = phase;
+	qdb_shared->clone.sqlstate = sqlstate;
+	if (text[0] != '\0')
+	{
+		memcpy(qdb_shared->clone.reason, text, sizeof(text));
+		memcpy(qdb_shared->clone.hint, advice, sizeof(advice));
+	}
+	SpinLockRelease(&qdb_shared->mutex);
+	qdb_wake_coordinator();
+}
+
+bool
+qdb_clone_refuse(QdbClone *clone, const char *hint, const char *fmt,...)
+{
+	char text[	QDB_REASON_SIZE];
+	int			save_errno = errno;
+	va_list		args;
+
+	errno = save_errno;
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	clone->fatal = true;
+	strlcpy(clone->hint, hint, sizeof(clone->hint));
+	return qdb_fetch_fail(clone->fetch, "%s", text);
+}
+
+void
+qdb_clone_progress(QdbClone *clone, uint64 done)
+{
+	SpinLockAcquire(&qdb_shared->mutex);
+	qdb_shared->clone.bytes_done = done;
+	qdb_shared->clone.bytes_total = Max(clone->state.bytes_total, done);
+	SpinLockRelease(&qdb_shared->mutex);
+	qdb_set_progress("clone", done, Max(clone->state.bytes_total, done));
+}
+
+/* ---- what an interrupted clone left ---- */
+
+/* What was not fsynced survives the death of a process, but not of the machine. */
+static void
+read_boot_id(char *id)
+{
+	FILE	   *file = fopen(BOOT_ID, "r");
+
+	if (file == NULL || fgets(id, BOOT_ID_SIZE, file) == NULL)
+		snprintf(id, BOOT_ID_SIZE, "unknown-%d", (int) MyProcPid);
+	if (file != NULL)
+		fclose(file);
+}
+
+void
+qdb_clone_save(QdbClone *clone)
+{
+	const QdbCloneState *state = &clone->state;
+	char		id[BOOT_ID_SIZE];
+	FILE	   *file = AllocateFile(QDB_CLONE_STATE ".tmp", "w");
+
+	if (file == NULL)
+		return;					/* nothing to go on from, no more */
+	read_boot_id(id);
+	fprintf(file, "format=1 machine=%s epoch=%lu system=%lu timeline=%u redo=%lu checkpoint=%lu "
+			"total=%lu offset=%lu done=%lu\n", id, state->epoch, state->system_identifier,
+			state->timeline, state->redo, state->checkpoint, state->bytes_total, state->offset,
+			state->bytes_done);
+	if (FreeFile(file) == 0)
+		(void) rename(QDB_CLONE_STATE ".tmp", QDB_CLONE_STATE);
+}
+
+static void
+load_state(QdbCloneState *state)
+{
+	char		id[BOOT_ID_SIZE];
+	char		saved[BOOT_ID_SIZE];
+	char		line[512] = "";
+	FILE	   *file = AllocateFile(QDB_CLONE_STATE, "r");
+
+	memset(state, 0, sizeof(*state));
+	if (file == NULL)
+		return;
+	read_boot_id(id);
+	if (fgets(line, sizeof(line), file) == NULL ||
+		sscanf(line, "format=1 machine=%36s epoch=%lu system=%lu timeline=%u redo=%lu checkpoint=%lu "
+			   "total=%lu offset=%lu done=%lu", saved, &state->epoch, &state->system_identifier,
+			   &state->timeline, &state->redo, &state->checkpoint, &state->bytes_total, &state->offset,
+			   &state->bytes_done) != 9 || strcmp(saved, id) != 0)
+		memset(state, 0, sizeof(*state));
+	FreeFile(file);
+}
+
+/* Folders that an abandoned clone had made for tablespaces outside. */
+static void
+drop_outside(void)
+{
+	DIR		   *dir = opendir(QDB_CLONE_DIR "/pg_tblspc");
+	struct dirent *entry;
+
+	while (dir != NULL && (entry = readdir(dir)) != NULL)
+	{
+		char		link[MAXPGPATH];
+		char		target[MAXPGPATH];
+		ssize_t		n;
+
+		snprintf(link, sizeof(link), QDB_CLONE_DIR "/pg_tblspc/%s", entry->d_name);
+		n = readlink(link, target, sizeof(target) - 1);
+		if (n <= 0)
+			continue;
+		target[n] = '\0';
+		snprintf(link, sizeof(link), "%s/%s", target, TABLESPACE_VERSION_DIRECTORY);
+		(void) rmtree(link, true);
+	}
+	if (dir != NULL)
+		closedir(dir);
+}
+
+/* ---- one attempt ---- */
+
+/* The holder of the seat, its gate open; false: there is none now. */
+static bool
+find_source(QdbClone *clone, uint64 *epoch, char *host, uint16 *port)
+{
+	QdbState   *state = qdb_copy_state();
+	const QdbGrant *grant = qdb_current_grant(state);
+	const QdbMember *holder = grant != NULL ? qdb_member_by_id(state, grant->holder) : NULL;
+	bool		found = holder != NULL && grant->opened && !state->seat_released &&
+	holder->id != clone->self.member;
+
+	if (found)
+	{
+		*epoch = grant->epoch;
+		*port = holder->replication_port;
+		strlcpy(host, holder->host, QDB_HOST_SIZE);
+		SpinLockAcquire(&qdb_shared->mutex);
+		qdb_shared->clone.source = holder->id;
+		qdb_shared->clone.epoch = grant->epoch;
+		SpinLockRelease(&qdb_shared->mutex);
+	}
+	pfree(state);
+	return found;
+}
+
+static bool
+check_equal(QdbClone *clone, uint32 theirs, uint32 ours, const char *what, const char *hint)
+{
+	return theirs == ours ||
+		qdb_clone_refuse(clone, hint, "the cluster's %s is %u, this server's is %u", what, theirs, ours);
+}
+
+/* hazards 34: a standby below the primary's limits stops replaying. */
+static bool
+check_fit(QdbClone *clone)
+{
+	static const char *const names[QDB_NLIMITS] = {"max_connections", "max_worker_processes",
+	"max_wal_senders", "max_prepared_transactions", "max_locks_per_transaction"};
+	const uint32 ours[QDB_NLIMITS] = {MaxConnections, max_worker_processes, max_wal_senders,
+	max_prepared_xacts, max_locks_per_xact};
+	const QdbFilesWelcome *w = &clone->welcome;
+	const char *build = "Install the same major version of PostgreSQL, built the same way.";
+
+	for (int i = 0; i < QDB_NLIMITS; i++)
+	{
+		if (ours[i] < w->limits[i])
+			return qdb_clone_refuse(clone, "Raise it in postgresql.conf, restart the server, and join again.",
+									"%s is %u, below the cluster's %u", names[i], ours[i], w->limits[i]);
+	}
+	return check_equal(clone, w->control_version, PG_CONTROL_VERSION, "control file version", build) &&
+		check_equal(clone, w->catalog_version, CATALOG_VERSION_NO, "catalog version", build) &&
+		check_equal(clone, w->block_size, BLCKSZ, "block size", build) &&
+		check_equal(clone, w->segment_blocks, RELSEG_SIZE, "segment size", build) &&
+		check_equal(clone, w->wal_block_size, XLOG_BLCKSZ, "WAL block size", build) &&
+		check_equal(clone, w->wal_segment_size, wal_segment_size, "WAL segment size",
+					"Create this server with the same initdb --wal-segsize.");
+}
+
+/* Goes on where an earlier attempt ended, if the source still can. */
+static bool
+begin_or_resume(QdbClone *clone)
+{
+	QdbCloneState *state = &clone->state;
+	bool		usable = state->epoch == clone->welcome.epoch && state->redo != InvalidXLogRecPtr &&
+	state->system_identifier == clone->welcome.system_identifier;
+
+	set_phase(QDB_CLONE_PREPARING, "", "", 0);
+	if (!qdb_fetch_prepare(clone->fetch, true, usable ? state->redo : InvalidXLogRecPtr, &clone->info))
+		return false;
+	clone->resumed = usable && clone->info.resumed && qdb_file_exists(QDB_CLONE_RELATIONS) &&
+		state->bytes_total > 0;
+	if (clone->info.resumed && !clone->resumed)
+		return qdb_fetch_fail(clone->fetch, "the list of files is gone");
+	if (clone->resumed)
+		ereport(LOG, (errmsg("[failover] The clone goes on at %llu of %llu MB",
+							 (unsigned long long) (state->bytes_done >> 20),
+							 (unsigned long long) (state->bytes_total >> 20))));
+	else
+	{
+		drop_outside();
+		qdb_stage_clear();
+		qdb_stage_mkdir(QDB_CLONE_DIR);
+		memset(state, 0, sizeof(*state));
+		state->epoch = clone->welcome.epoch;
+		state->system_identifier = clone->welcome.system_identifier;
+		state->timeline = clone->info.timeline;
+		state->redo = clone->info.redo;
+		state->checkpoint = clone->info.checkpoint;
+		ereport(LOG, (errmsg("[failover] Cloning %llu MB in %llu files from member " UINT64_FORMAT
+							 ", to be replayed from %X/%X",
+							 (unsigned long long) (clone->info.bytes >> 20),
+							 (unsigned long long) clone->info.nfiles, qdb_shared->clone.source,
+							 LSN_FORMAT_ARGS(state->redo))));
+	}
+	set_phase(QDB_CLONE_COPYING, "", "", 0);
+	return true;
+}
+
+/* A failover may throw away what no quorum has; such a clone would be useless. */
+static bool
+await_quorum(QdbClone *clone)
+{
+	int64		deadline = qdb_now_us() + QUORUM_US;
+	QdbSourcePosition now;
+
+	for (;;)
+	{
+		if (!qdb_fetch_position(clone->fetch, &now))
+			return false;
+		if (now.epoch != clone->end.epoch)
+			return qdb_fetch_fail(clone->fetch, "the source is in another epoch");
+		if (now.quorum >= clone->end.flush)
+			return true;
+		if (qdb_now_us() > deadline)
+			return qdb_fetch_fail(clone->fetch, "no quorum has what was cloned");
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 50, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+static bool
+attempt(QdbClone *clone, const char *host, uint16 port, uint64 epoch, char *why)
+{
+	QdbFilesHello hello = {.version = QDB_TRANSFER_VERSION,.purpose = QDB_FILES_CLONE};
+	bool		retry;
+	bool		ok;
+
+	strlcpy(hello.cluster_id, clone->self.cluster_id, sizeof(hello.cluster_id));
+	hello.member = clone->self.member;
+	hello.incarnation = clone->self.incarnation;
+	hello.boot = clone->self.boot;
+	hello.epoch = epoch;
+	set_phase(QDB_CLONE_CONNECTING, "", "", 0);
+	clone->fetch = qdb_fetch_open(qdb_shared->clone.source, host, port, &hello, &clone->welcome, why, &retry);
+	if (clone->fetch == NULL)
+	{
+		clone->fatal = !retry;
+		return false;
+	}
+	load_state(&clone->state);
+	ok = check_fit(clone) && begin_or_resume(clone) && qdb_clone_files(clone) &&
+		qdb_clone_wal(clone) && qdb_clone_control(clone) && await_quorum(clone);
+	if (!ok)
+		strlcpy(why, qdb_fetch_error(clone->fetch), QDB_REASON_SIZE);
+	qdb_fetch_close(clone->fetch);
+	clone->fetch = NULL;
+	return ok;
+}
+
+/* ---- the end ---- */
+
+/*
+ * I11: from here to the crash cycle this node makes no promise and follows
+ * nobody, which the coordinator respects while the phase is STAGED.  False: it
+ * has gone on meanwhile, and what is staged may lack what it acknowledged since.
+ */
+static bool
+hold_still(QdbClone *clone)
+{
+	bool		still;
+
+	SpinLockAcquire(&qdb_shared->mutex);
+	still = clone->joining ||
+		(qdb_shared->promised == clone->welcome.epoch && qdb_shared->promising == clone->welcome.epoch &&
+		 qdb_shared->target_epoch == 0 && qdb_shared->receiver_epoch == 0);
+	if (still)
+		qdb_shared->clone.phase = QDB_CLONE_STAGED;
+	SpinLockRelease(&qdb_shared->mutex);
+	return still && clone->end.flush >= clone->welcome.flush;
+}
+
+static void
+put_in_place(QdbClone *clone)
+{
+	QdbStage   *stage = qdb_clone_plan(clone);
+
+	qdb_stage_commit(stage);
+	ereport(LOG, (errmsg("[failover] The clone is complete up to %X/%X: the server restarts with it",
+						 LSN_FORMAT_ARGS(clone->end.flush))));
+	/* The crash cycle begins; the plan is applied in it. */
+	_exit(2);
+}
+
+/* Errors of the file system end an attempt like those of the connection. */
+static bool
+guarded_attempt(QdbClone *clone, const char *host, uint16 port, uint64 epoch, char *why)
+{
+	volatile bool ok = false;
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		ok = attempt(clone, host, port, epoch, why);
+		if (ok && hold_still(clone))
+			put_in_place(clone);
+		else if (ok)
+			strlcpy(why, "this node has followed another primary meanwhile", QDB_REASON_SIZE);
+		ok = false;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		FlushErrorState();
+		strlcpy(why, edata->message != NULL ? edata->message : "unknown error", QDB_REASON_SIZE);
+		/* Not closed by an error: this process has no transactions. */
+		AtEOXact_Files(false);
+		if (clone->fetch != NULL)
+			qdb_fetch_close(clone->fetch);
+		clone->fetch = NULL;
+	}
+	PG_END_TRY();
+	return ok;
+}
+
+static void
+pause_ms(int ms)
+{
+	int64		until = qdb_now_us() + ms * INT64CONST(1000);
+	int64		left;
+
+	while ((left = until - qdb_now_us()) > 0)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 left / 1000 + 1, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+static void
+note_attempt(const char *why)
+{
+	ereport(LOG, (errmsg("[failover] The clone was interrupted: %s", why)));
+	SpinLockAcquire(&qdb_shared->mutex);
+	qdb_shared->clone.attempts++;
+	SpinLockRelease(&qdb_shared->mutex);
+	set_phase(QDB_CLONE_CONNECTING, why, "", 0);
+}
+
+bool
+qdb_clone_run(const QdbIdentity *self, bool joining, char *why)
+{
+	QdbClone   *clone = palloc0(sizeof(QdbClone));
+	uint64		best = 0;
+	int			failures = 0;
+
+	clone->self = *self;
+	clone->joining = joining;
+	set_phase(QDB_CLONE_CONNECTING, "", "", 0);
+	while (failures < MAX_ATTEMPTS && !clone->fatal)
+	{
+		char		host[QDB_HOST_SIZE];
+		uint16		port;
+		uint64		epoch;
+
+		if (!find_source(clone, &epoch, host, &port))
+		{
+			pause_ms(NO_PRIMARY_MS);
+			continue;
+		}
+		why[0] = '\0';
+		(void) guarded_attempt(clone, host, port, epoch, why);
+		note_attempt(why);
+		/* Only attempts that came no further than the best one count. */
+		failures = clone->state.bytes_done > best ? 0 : failures + 1;
+		best = Max(best, clone->state.bytes_done);
+		if (!clone->fatal)
+			pause_ms(RETRY_MS);
+	}
+	qdb_set_progress("", 0, 0);
+	drop_outside();
+	set_phase(QDB_CLONE_FAILED, why, clone->hint, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE);
+	pfree(clone);
+	return false;
+}
+
+/* ---- after a clone ---- */
+
+/* What the old data had outside, unless the new data lies there. */
+static void
+remove_garbage(void)
+{
+	char		line[MAXPGPATH + 32];
+	FILE	   *list = AllocateFile(QDB_CLONE_GARBAGE, "r");
+
+	while (list != NULL && fgets(line, sizeof(line), list) != NULL)
+	{
+		bool		used = false;
+		DIR		   *dir = AllocateDir("pg_tblspc");
+		struct dirent *entry;
+
+		line[strcspn(line, "\n")] = '\0';
+		while ((entry = ReadDir(dir, "pg_tblspc")) != NULL)
+		{
+			char		link[MAXPGPATH];
+			struct stat a;
+			struct stat b;
+
+			snprintf(link, sizeof(link), "pg_tblspc/%s/%s", entry->d_name, TABLESPACE_VERSION_DIRECTORY);
+			if (stat(link, &a) == 0 && stat(line, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+				used = true;
+		}
+		FreeDir(dir);
+		if (!used && qdb_file_exists(line) && !rmtree(line, true))
+			ereport(LOG, (errmsg("[failover] Could not remove all of \"%s\"", line)));
+	}
+	if (list != NULL)
+		FreeFile(list);
+}
+
+static void
+clean_up(void)
+{
+	if (qdb_stage_pending())
+		return;
+	remove_garbage();
+	qdb_stage_clear();
+}
+
+static void
+withdraw(int code, Datum arg)
+{
+	SpinLockAcquire(&qdb_shared->mutex);
+	if (qdb_shared->clone.worker == MyProcPid)
+	{
+		qdb_shared->clone.worker = 0;
+		if (qdb_shared->clone.phase == QDB_CLONE_STAGED)
+			qdb_shared->clone.phase = QDB_CLONE_CONNECTING;
+	}
+	SpinLockRelease(&qdb_shared->mutex);
+	qdb_wake_coordinator();
+}
+
+/* One at a time: two would share the stage. */
+static bool
+claim(void)
+{
+	bool		claimed;
+
+	SpinLockAcquire(&qdb_shared->mutex);
+	claimed = qdb_shared->clone.worker == 0;
+	if (claimed)
+		qdb_shared->clone.worker = MyProcPid;
+	SpinLockRelease(&qdb_shared->mutex);
+	if (claimed)
+		before_shmem_exit(withdraw, (Datum) 0);
+	return claimed;
+}
+
+void
+qdb_resync_main(Datum arg)
+{
+	QdbResyncTask task = (QdbResyncTask) DatumGetInt32(arg);
+	QdbIdentity self;
+	char		why[QDB_REASON_SIZE] = "";
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	CreateAuxProcessResourceOwner();
+	if (!claim())
+		proc_exit(0);
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	self = qdb_shared->identity;
+	LWLockRelease(qdb_shared->state_lock);
+	if (task == QDB_RESYNC_CLEAN)
+		clean_up();
+	else if (!qdb_clone_run(&self, task == QDB_RESYNC_JOIN, why))
+		ereport(LOG, (errmsg("[failover] The clone was given up: %s", why)));
+	proc_exit(0);
+}

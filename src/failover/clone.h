@@ -1,0 +1,72 @@
+/*-------------------------------------------------------------------------
+ *
+ * clone.h
+ *		Get all data anew from the primary, beside the running server.
+ *
+ * clone.c runs it, clone_files.c receives files, clone_plan.c receives WAL and
+ * writes the plan that puts it all in place.  Everything here runs in the resync
+ * worker, which may wait and raise errors.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QDB_CLONE_H
+#define QDB_CLONE_H
+
+#include "failover/fetch.h"
+#include "failover/stage.h"
+
+#define QDB_CLONE_DIR			QDB_STAGE_DIR "/new"
+#define QDB_CLONE_OLD			QDB_STAGE_DIR "/old"
+#define QDB_CLONE_RELATIONS		QDB_STAGE_DIR "/clone.relations"
+#define QDB_CLONE_STATE			QDB_STAGE_DIR "/clone.state"
+#define QDB_CLONE_GARBAGE		QDB_STAGE_DIR "/clone.garbage"
+
+
+/* How far an interrupted clone has come; kept in QDB_CLONE_STATE. */
+typedef struct QdbCloneState
+{
+	uint64		epoch;			/* of the source; 0: nothing is there */
+	uint64		system_identifier;
+	TimeLineID	timeline;
+	XLogRecPtr	redo;
+	XLogRecPtr	checkpoint;
+	uint64		bytes_total;
+	uint64		offset;			/* in QDB_CLONE_RELATIONS: all before is here */
+	uint64		bytes_done;		/* of the entries before it */
+} QdbCloneState;
+
+typedef struct QdbClone
+{
+	QdbIdentity self;
+	bool		joining;		/* no member yet: nothing here is to be kept */
+	QdbFetch   *fetch;
+	QdbFilesWelcome welcome;
+	QdbManifestInfo info;
+	QdbCloneState state;
+	bool		resumed;		/* relations before state.offset are here */
+	bool		fatal;			/* a failure that will not pass by itself */
+	char		hint[QDB_REASON_SIZE];
+	QdbSourcePosition end;		/* minimum recovery point */
+} QdbClone;
+
+/* Fails the fetch for good. */
+extern bool qdb_clone_refuse(QdbClone *clone, const char *hint, const char *fmt,...) pg_attribute_printf(3, 4);
+extern void qdb_clone_progress(QdbClone *clone, uint64 done);
+extern void qdb_clone_save(QdbClone *clone);
+
+/* clone_files.c: folders, tablespaces, relations, other files. */
+extern bool qdb_clone_files(QdbClone *clone);
+
+/* clone_plan.c */
+extern bool qdb_clone_wal(QdbClone *clone);
+extern bool qdb_clone_control(QdbClone *clone);
+extern QdbStage *qdb_clone_plan(QdbClone *clone);
+
+/*
+ * Clones from whoever holds the seat until all is staged and committed, with bounded
+ * retries, and begins the crash cycle: does not return when it works.  False with *why
+ * when it was given up.  joining: self is of a node that is no member yet.
+ */
+extern bool qdb_clone_run(const QdbIdentity *self, bool joining, char *why);
+
+#endif							/* QDB_CLONE_H */

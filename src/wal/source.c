@@ -1,0 +1,487 @@
+/*-------------------------------------------------------------------------
+ *
+ * source.c
+ *		The helper that makes a source of the primary: a checkpoint to start
+ *		from, WAL kept from there on, and a manifest of all files.
+ *
+ * A clone needs no backup mode: full_page_writes is on for every member, so files
+ * that are copied after a checkpoint, in any order and at any time, become
+ * consistent by replay from its redo point up to the flush position after the
+ * last of them.  What is needed is that the WAL from there on stays: a temporary
+ * slot keeps it, and goes away with this process.
+ *
+ * The manifest lists what qdb_served_path_ok allows, relations by their numbers.
+ * Temporary relations and all forks but the init fork of unlogged ones are left
+ * out.  A second file has the paths by number, of one size each, so that
+ * the streamer finds one without reading the rest.
+ *
+ * Process: quantadb source, one for each connection that clones.  It may raise
+ * errors: the streamer tells the other side.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "catalog/catalog.h"
+#include "catalog/pg_tablespace_d.h"
+#include "common/controldata_utils.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/bgwriter.h"
+#include "postmaster/interrupt.h"
+#include "replication/slot.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/reinit.h"
+#include "tcop/tcopprot.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/wait_event.h"
+
+#include "wal/serve.h"
+
+#define LOOK_MS				500
+
+static QdbSource *source;
+static uint64 serial;
+
+/* The manifest while it is written. */
+static FILE *manifest;
+static FILE *names;
+static QdbManifestInfo info;
+static uint32 next_id;
+
+static void
+remove_parts(int slot)
+{
+	char		path[MAXPGPATH];
+
+	snprintf(path, sizeof(path), QDB_SOURCE_MANIFEST, slot);
+	(void) unlink(path);
+	snprintf(path, sizeof(path), QDB_SOURCE_NAMES, slot);
+	(void) unlink(path);
+}
+
+/* However this process ends: the slot is free, or says that it failed. */
+static void
+leave(int code, Datum slot)
+{
+	remove_parts(DatumGetInt32(slot));
+	SpinLockAcquire(&qdb_shared->mutex);
+	if (source->serial == serial)
+	{
+		source->pid = 0;
+		if (source->stop || source->streamer != qdb_shared->streamer_pid)
+			source->state = QDB_SOURCE_FREE;
+		else
+			source->state = QDB_SOURCE_FAILED;
+	}
+	SpinLockRelease(&qdb_shared->mutex);
+	qdb_wake_streamer();
+}
+
+static FILE *
+create_part(int slot, const char *form)
+{
+	char		path[MAXPGPATH];
+	FILE	   *file;
+
+	snprintf(path, sizeof(path), form, slot);
+	file = AllocateFile(path, PG_BINARY_W);
+	if (file == NULL)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not create file \"%s\": %m", path)));
+	return file;
+}
+
+static void
+put_bytes(FILE *file, const void *data, size_t length)
+{
+	errno = 0;
+	if (fwrite(data, 1, length, file) != length)
+	{
+		if (errno == 0)
+			errno = ENOSPC;
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not write the manifest: %m")));
+	}
+}
+
+static void
+put_entry(QdbManifestEntry *entry)
+{
+	uint8		buf[QDB_MANIFEST_ENTRY_MAX];
+	uint32		len = sizeof(buf);
+
+	if (entry->kind == QDB_ENTRY_FILE)
+	{
+		char		path[QDB_SERVED_PATH_SIZE] = {0};
+
+		strlcpy(path, entry->path, sizeof(path));
+		entry->id = next_id++;
+		put_bytes(names, path, sizeof(path));
+	}
+	if (!qdb_manifest_entry_encode(entry, buf, &len))
+		elog(ERROR, "an entry of the manifest is too long");
+	put_bytes(manifest, buf, len);
+	info.length += len;
+	if (entry->kind == QDB_ENTRY_FILE || entry->kind == QDB_ENTRY_RELATION)
+	{
+		info.nfiles++;
+		info.bytes += entry->size;
+	}
+}
+
+static void
+put_folder(const char *path)
+{
+	QdbManifestEntry entry = {.kind = QDB_ENTRY_DIRECTORY};
+
+	if (!qdb_served_path_ok(path))
+		return;
+	strlcpy(entry.path, path, sizeof(entry.path));
+	put_entry(&entry);
+}
+
+/* The number, fork and segment in a file name; false: no relation. */
+static bool
+parse_relation(const char *name, QdbRelationName *relation)
+{
+	int			oidchars;
+	ForkNumber	fork;
+	const char *dot = strchr(name, '.');
+
+	if (!parse_filename_for_nontemp_relation(name, &oidchars, &fork))
+		return false;
+	relation->relation = (uint32) strtoul(name, NULL, 10);
+	relation->fork = (uint8) fork;
+	relation->segment = dot != NULL ? (uint32) strtoul(dot + 1, NULL, 10) : 0;
+	return qdb_relation_name_ok(relation);
+}
+
+/* Relations of a database folder that have an init fork: unlogged ones. */
+static HTAB *
+find_unlogged(const char *folder)
+{
+	HASHCTL		ctl = {.keysize = sizeof(Oid),.entrysize = sizeof(Oid)};
+	HTAB	   *table = hash_create("unlogged relations", 32, &ctl, HASH_ELEM | HASH_BLOBS);
+	DIR		   *dir = AllocateDir(folder);
+	struct dirent *entry;
+
+	while ((entry = ReadDir(dir, folder)) != NULL)
+	{
+		int			oidchars;
+		ForkNumber	fork;
+		Oid			oid;
+
+		if (!parse_filename_for_nontemp_relation(entry->d_name, &oidchars, &fork) || fork != INIT_FORKNUM)
+			continue;
+		oid = (Oid) strtoul(entry->d_name, NULL, 10);
+		(void) hash_search(table, &oid, HASH_ENTER, NULL);
+	}
+	FreeDir(dir);
+	return table;
+}
+
+/* tablespace 0: no relations lie here. */
+static void
+put_file(const char *path, const char *name, const struct stat *st, Oid tablespace, Oid database, HTAB *unlogged)
+{
+	QdbManifestEntry entry = {.size = st->st_size,.mode = st->st_mode & 0777};
+
+	entry.relation.tablespace = tablespace;
+	entry.relation.database = database;
+	if (tablespace != InvalidOid && parse_relation(name, &entry.relation))
+	{
+		Oid			oid = entry.relation.relation;
+
+		if (entry.relation.fork != INIT_FORKNUM && unlogged != NULL &&
+			hash_search(unlogged, &oid, HASH_FIND, NULL) != NULL)
+			return;
+		entry.kind = QDB_ENTRY_RELATION;
+	}
+	else if (tablespace != InvalidOid && looks_like_temp_rel_name(name))
+		return;
+	else if (qdb_served_path_ok(path))
+	{
+		entry.kind = QDB_ENTRY_FILE;
+		strlcpy(entry.path, path, sizeof(entry.path));
+	}
+	else
+		return;
+	put_entry(&entry);
+}
+
+/* Everything in a folder; databases lie directly below top when tablespace is set. */
+static void
+walk(const char *path, Oid tablespace, Oid database)
+{
+	HTAB	   *unlogged = OidIsValid(database) ? find_unlogged(path) : NULL;
+	DIR		   *dir = AllocateDir(path);
+	struct dirent *entry;
+
+	put_folder(path);
+	while ((entry = ReadDir(dir, path)) != NULL)
+	{
+		char		child[MAXPGPATH];
+		struct stat st;
+
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		snprintf(child, sizeof(child), "%s/%s", path, entry->d_name);
+		if (lstat(child, &st) != 0)
+		{
+			if (errno == ENOENT)
+				continue;		/* removed since */
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not stat file \"%s\": %m", child)));
+		}
+		if (S_ISDIR(st.st_mode))
+		{
+			Oid			below = InvalidOid;
+
+			if (OidIsValid(tablespace) && tablespace != GLOBALTABLESPACE_OID && !OidIsValid(database) &&
+				strspn(entry->d_name, "0123456789") == strlen(entry->d_name))
+				below = (Oid) strtoul(entry->d_name, NULL, 10);
+			if (qdb_served_path_ok(child))
+				walk(child, OidIsValid(below) ? tablespace : InvalidOid, below);
+		}
+		else if (S_ISREG(st.st_mode))
+			put_file(child, entry->d_name, &st,
+					 OidIsValid(database) || tablespace == GLOBALTABLESPACE_OID ? tablespace : InvalidOid,
+					 database, unlogged);
+	}
+	FreeDir(dir);
+	if (unlogged != NULL)
+		hash_destroy(unlogged);
+}
+
+static void
+put_tablespaces(void)
+{
+	DIR		   *dir = AllocateDir("pg_tblspc");
+	struct dirent *entry;
+
+	put_folder("pg_tblspc");
+	while ((entry = ReadDir(dir, "pg_tblspc")) != NULL)
+	{
+		QdbManifestEntry space = {.kind = QDB_ENTRY_TABLESPACE};
+		char		path[MAXPGPATH];
+		char		version[MAXPGPATH];
+		struct stat st;
+		ssize_t		n;
+
+		if (strspn(entry->d_name, "0123456789") != strlen(entry->d_name))
+			continue;
+		snprintf(path, sizeof(path), "pg_tblspc/%s", entry->d_name);
+		space.id = (uint32) strtoul(entry->d_name, NULL, 10);
+		n = readlink(path, space.path, sizeof(space.path) - 1);
+		if (n >= (ssize_t) sizeof(space.path) - 1)
+			elog(ERROR, "the location of tablespace %u is too long", space.id);
+		if (n >= 0)
+		{
+			space.path[n] = '\0';
+			put_entry(&space);
+		}
+		else
+			put_folder(path);	/* in place */
+		snprintf(version, sizeof(version), "%s/%s", path, TABLESPACE_VERSION_DIRECTORY);
+		if (stat(version, &st) == 0)
+			walk(version, space.id, InvalidOid);
+	}
+	FreeDir(dir);
+}
+
+static void
+put_top_file(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) == 0)
+		put_file(path, path, &st, InvalidOid, InvalidOid, NULL);
+}
+
+static void
+make_manifest(int slot)
+{
+	QdbManifestEntry end = {.kind = QDB_ENTRY_END};
+
+	manifest = create_part(slot, QDB_SOURCE_MANIFEST);
+	names = create_part(slot, QDB_SOURCE_NAMES);
+	for (int i = 0; qdb_empty_folders[i] != NULL; i++)
+		put_folder(qdb_empty_folders[i]);
+	put_tablespaces();
+	for (int i = 0; qdb_served_folders[i] != NULL; i++)
+	{
+		const char *folder = qdb_served_folders[i];
+
+		if (strcmp(folder, "pg_tblspc") == 0)
+			continue;
+		walk(folder, strcmp(folder, "base") == 0 ? DEFAULTTABLESPACE_OID :
+			 strcmp(folder, "global") == 0 ? GLOBALTABLESPACE_OID : InvalidOid, InvalidOid);
+	}
+	put_top_file("PG_VERSION");
+	end.size = info.bytes;
+	put_entry(&end);
+	if (FreeFile(manifest) != 0 || FreeFile(names) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not write the manifest: %m")));
+}
+
+/* Is the WAL from the redo point of an interrupted clone still here? */
+static bool
+can_resume(XLogRecPtr redo)
+{
+	XLogSegNo	segno;
+	bool		kept;
+
+	if (redo == InvalidXLogRecPtr || redo >= GetRedoRecPtr())
+		return redo != InvalidXLogRecPtr && redo == GetRedoRecPtr();
+	SpinLockAcquire(&MyReplicationSlot->mutex);
+	MyReplicationSlot->data.restart_lsn = redo;
+	SpinLockRelease(&MyReplicationSlot->mutex);
+	ReplicationSlotsComputeRequiredLSN();
+	XLByteToSeg(redo, segno, wal_segment_size);
+	/* After the slot counts: what is there now stays. */
+	kept = XLogGetLastRemovedSegno() < segno;
+	if (kept)
+	{
+		char		path[MAXPGPATH];
+		struct stat st;
+
+		XLogFilePath(path, GetWALInsertionTimeLine(), segno, wal_segment_size);
+		kept = stat(path, &st) == 0;
+	}
+	return kept;
+}
+
+static void
+find_start(int slot, XLogRecPtr resume, uint64 member)
+{
+	char		name[NAMEDATALEN];
+	ControlFileData *control;
+	bool		crc_ok;
+
+	snprintf(name, sizeof(name), "quantadb_clone_%llu_%d", (unsigned long long) member, slot);
+	ReplicationSlotCreate(name, false, RS_TEMPORARY, false);
+	ReplicationSlotReserveWal();
+	if (can_resume(resume))
+	{
+		info.redo = resume;
+		info.timeline = GetWALInsertionTimeLine();
+		info.resumed = true;
+		return;
+	}
+	SpinLockAcquire(&MyReplicationSlot->mutex);
+	MyReplicationSlot->data.restart_lsn = GetRedoRecPtr();
+	SpinLockRelease(&MyReplicationSlot->mutex);
+	ReplicationSlotsComputeRequiredLSN();
+	RequestCheckpoint(CHECKPOINT_FORCE | CHECKPOINT_WAIT | CHECKPOINT_IMMEDIATE);
+	control = get_controlfile(DataDir, &crc_ok);
+	if (!crc_ok)
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("could not read the control file")));
+	info.redo = control->checkPointCopy.redo;
+	info.checkpoint = control->checkPoint;
+	info.timeline = control->checkPointCopy.ThisTimeLineID;
+	pfree(control);
+	if (info.timeline != GetWALInsertionTimeLine())
+		ereport(ERROR, (errmsg("the last checkpoint is of another timeline")));
+}
+
+/* What the other side shall read instead of "the helper has ended". */
+static void
+note_failure(void)
+{
+	ErrorData  *edata;
+	char		copy[QDB_REASON_SIZE];
+
+	MemoryContextSwitchTo(TopMemoryContext);
+	edata = CopyErrorData();
+	EmitErrorReport();
+	FlushErrorState();
+	strlcpy(copy, edata->message != NULL ? edata->message : "", sizeof(copy));
+	SpinLockAcquire(&qdb_shared->mutex);
+	if (source->serial == serial)
+		memcpy(source->reason, copy, sizeof(copy));
+	SpinLockRelease(&qdb_shared->mutex);
+}
+
+static bool
+still_wanted(void)
+{
+	bool		wanted;
+
+	SpinLockAcquire(&qdb_shared->mutex);
+	wanted = source->serial == serial && !source->stop && source->streamer == qdb_shared->streamer_pid;
+	SpinLockRelease(&qdb_shared->mutex);
+	return wanted;
+}
+
+static void
+prepare(int slot)
+{
+	QdbSource	copy;
+
+	SpinLockAcquire(&qdb_shared->mutex);
+	copy = *source;
+	SpinLockRelease(&qdb_shared->mutex);
+	if (copy.checkpoint)
+		find_start(slot, copy.resume, copy.member);
+	make_manifest(slot);
+	SpinLockAcquire(&qdb_shared->mutex);
+	if (source->serial == serial)
+	{
+		source->info = info;
+		source->state = QDB_SOURCE_READY;
+	}
+	SpinLockRelease(&qdb_shared->mutex);
+	qdb_wake_streamer();
+}
+
+void
+qdb_source_main(Datum arg)
+{
+	int			slot = DatumGetInt32(arg);
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	source = &qdb_shared->sources[slot];
+	SpinLockAcquire(&qdb_shared->mutex);
+	serial = source->serial;
+	source->pid = MyProcPid;
+	SpinLockRelease(&qdb_shared->mutex);
+	before_shmem_exit(leave, Int32GetDatum(slot));
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	PG_TRY();
+	{
+		prepare(slot);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		note_failure();
+		proc_exit(1);
+	}
+	PG_END_TRY();
+	while (still_wanted())
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LOOK_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	proc_exit(0);
+}
