@@ -9,7 +9,7 @@ PG_CONFIG   ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) pg_c
 # Inlining across the server needs clang and LLVM and gains nothing here.
 override with_llvm = no
 
-PG_CPPFLAGS  = -Isrc $(RAFT_CFLAGS)
+PG_CPPFLAGS  = -Isrc $(RAFT_CFLAGS) -DQDB_DASHBOARD_FILE='"src/http/dashboard.html"'
 PG_CFLAGS    = -std=gnu11 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers -Wno-declaration-after-statement
 SHLIB_LINK   = $(RAFT_LIBS) -lmicrohttpd -lcurl -lssl -lcrypto -llz4 -lzstd -Wl,--version-script=src/exports.map
@@ -32,6 +32,7 @@ include $(PGXS)
 # PGXS tracks no headers.
 $(OBJS): $(wildcard src/*.h src/*/*.h)
 quantadb.so: src/exports.map
+src/http/dashboard.o: src/http/dashboard.html
 else
 all:
 endif

@@ -8,8 +8,11 @@
  * its own is due.  Its callbacks may not be left by an error (longjmp would
  * skip its cleanup), so the handler catches all of them and answers 500.
  *
- * Process: http.  Runs on every server with the library loaded, member or not;
- * it reads shared memory and changes nothing.
+ * A control call has to wait for the coordinator: its connection is suspended
+ * and looked at again every few milliseconds, while others are served.
+ *
+ * Process: http.  Runs on every server with the library loaded, member or not.
+ * It reads shared memory; what it wants changed goes through the mailbox.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,10 +38,28 @@
 #define IDLE_SECONDS		10
 #define CONNECTION_MEMORY	(16 * 1024)
 #define RETRY_MS			1000
+#define POLL_MS				10
 
 static struct MHD_Daemon *daemons[MAX_LISTEN];
 static int	ndaemons = 0;
 static MemoryContext request_context;
+static MemoryContext call_context;
+
+/* One request of a connection, from its header to its end. */
+typedef struct Call
+{
+	QdbControl	control;
+	struct MHD_Connection *connection;	/* while it waits */
+	struct Call *next;
+	size_t		length;
+	bool		too_long;
+	char		body[QDB_HTTP_MAX_BODY + 1];
+} Call;
+
+static Call *waiting = NULL;	/* suspended */
+
+/* Stands for all calls that only read: they need nothing between two steps. */
+static Call reading = {.control = {.slot = -1}};
 
 /* Static text: nothing is allocated where memory may be what is missing. */
 static enum MHD_Result
@@ -66,25 +87,49 @@ send_answer(struct MHD_Connection *connection, const QdbHttpAnswer *answer)
 	response = MHD_create_response_from_buffer(answer->body.len, answer->body.data, MHD_RESPMEM_MUST_COPY);
 	if (response == NULL)
 		return MHD_NO;
-	MHD_add_response_header(response, "Content-Type", answer->content_type);
+	if (answer->status != MHD_HTTP_NO_CONTENT)
+		MHD_add_response_header(response, "Content-Type", answer->content_type);
 	MHD_add_response_header(response, "Cache-Control", "no-store");
 	MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
 	if (answer->allow != NULL)
 		MHD_add_response_header(response, "Allow", answer->allow);
+	if (answer->policy != NULL)
+	{
+		MHD_add_response_header(response, "Content-Security-Policy", answer->policy);
+		MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
+	}
+	if (answer->challenge)
+		MHD_add_response_header(response, "WWW-Authenticate", "Bearer realm=\"quantadb\"");
 	result = MHD_queue_response(connection, answer->status, response);
 	MHD_destroy_response(response);
 	return result;
 }
 
-/* False: an error was caught and logged. */
-static bool
-route_safely(const QdbHttpRequest *request, QdbHttpAnswer *answer)
+/* What of a request's handling is wrapped below. */
+typedef enum Step
+{
+	STEP_HEADER,				/* may it have a body? */
+	STEP_ROUTE,
+	STEP_POLL
+} Step;
+
+/* Runs a step; its truth in *result.  False: an error was caught and logged. */
+static pg_noinline bool
+run_safely(Step step, const QdbHttpRequest *request, QdbHttpAnswer *answer, QdbControl *control,
+		   bool *result)
 {
 	volatile bool ok = true;
+	volatile bool truth = false;
 
 	PG_TRY();
 	{
-		qdb_route_request(request, answer);
+		initStringInfo(&answer->body);
+		if (step == STEP_HEADER)
+			truth = qdb_route_takes_body(request, answer);
+		else if (step == STEP_ROUTE)
+			truth = qdb_route_request(request, answer, control);
+		else
+			truth = qdb_control_poll(control, answer);
 	}
 	PG_CATCH();
 	{
@@ -95,7 +140,130 @@ route_safely(const QdbHttpRequest *request, QdbHttpAnswer *answer)
 		ok = false;
 	}
 	PG_END_TRY();
+	*result = truth;
 	return ok;
+}
+
+static int
+method_of(const char *method)
+{
+	static const struct
+	{
+		const char *name;
+		int			method;
+	}			methods[] = {
+		{"GET", QDB_METHOD_GET}, {"HEAD", QDB_METHOD_GET}, {"POST", QDB_METHOD_POST},
+		{"PATCH", QDB_METHOD_PATCH}, {"DELETE", QDB_METHOD_DELETE}, {"OPTIONS", QDB_METHOD_OPTIONS}
+	};
+
+	for (int i = 0; i < lengthof(methods); i++)
+	{
+		if (strcmp(methods[i].name, method) == 0)
+			return methods[i].method;
+	}
+	return QDB_METHOD_OTHER;
+}
+
+static void
+fill_request(QdbHttpRequest *request, struct MHD_Connection *connection, const char *url,
+			 const char *method, const Call *call)
+{
+	const char *accept = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Accept");
+
+	memset(request, 0, sizeof(*request));
+	request->method = method_of(method);
+	request->path = url;
+	request->body = call != NULL ? call->body : "";
+	request->wants_html = accept != NULL && strstr(accept, "text/html") != NULL;
+	request->authorization = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Authorization");
+	request->lag = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "lag");
+	request->min_lsn = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "min_lsn");
+}
+
+static enum MHD_Result
+answer_or_fail(struct MHD_Connection *connection, bool ok, const QdbHttpAnswer *answer)
+{
+	return ok ? send_answer(connection, answer) : send_failure(connection);
+}
+
+static enum MHD_Result
+refuse_length(struct MHD_Connection *connection)
+{
+	QdbHttpAnswer answer = {.content_type = "application/json"};
+
+	initStringInfo(&answer.body);
+	qdb_answer_error(&answer, 413, "the body is too long",
+					 psprintf("The limit is %d bytes.", QDB_HTTP_MAX_BODY), NULL);
+	return send_answer(connection, &answer);
+}
+
+/*
+ * Headers only.  A body is read for control calls that may be made, and no
+ * more of it than its limit; all others are answered without looking at it.
+ */
+static enum MHD_Result
+begin_call(struct MHD_Connection *connection, const QdbHttpRequest *request, Call **call)
+{
+	const char *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Length");
+	const char *chunked = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Transfer-Encoding");
+	QdbHttpAnswer answer = {.content_type = "application/json"};
+	bool		takes_body;
+	bool		ok;
+
+	if (length != NULL || chunked != NULL)
+	{
+		ok = run_safely(STEP_HEADER, request, &answer, NULL, &takes_body);
+		if (!ok || (!takes_body && answer.status != 0))
+			return answer_or_fail(connection, ok, &answer);
+		if (length != NULL && strtoul(length, NULL, 10) > QDB_HTTP_MAX_BODY)
+			return refuse_length(connection);
+	}
+	if (request->method == QDB_METHOD_GET || request->method == QDB_METHOD_OPTIONS)
+	{
+		*call = &reading;
+		return MHD_YES;
+	}
+	*call = MemoryContextAllocExtended(call_context, sizeof(Call), MCXT_ALLOC_NO_OOM | MCXT_ALLOC_ZERO);
+	if (*call == NULL)
+		return MHD_NO;
+	(*call)->control.slot = -1;
+	return MHD_YES;
+}
+
+static void
+add_waiting(Call *call, struct MHD_Connection *connection)
+{
+	call->connection = connection;
+	call->next = waiting;
+	waiting = call;
+	MHD_suspend_connection(connection);
+}
+
+static enum MHD_Result
+route_call(struct MHD_Connection *connection, const QdbHttpRequest *request, Call *call)
+{
+	QdbHttpAnswer answer = {.content_type = "application/json"};
+	bool		waits;
+	bool		ok = run_safely(STEP_ROUTE, request, &answer, &call->control, &waits);
+
+	if (!ok || !waits)
+		return answer_or_fail(connection, ok, &answer);
+	add_waiting(call, connection);
+	return MHD_YES;
+}
+
+/* A suspended call that was woken: finished, or only its journal entry is. */
+static enum MHD_Result
+continue_call(struct MHD_Connection *connection, Call *call)
+{
+	QdbHttpAnswer answer = {.content_type = "application/json"};
+	bool		done;
+	bool		ok = run_safely(STEP_POLL, NULL, &answer, &call->control, &done);
+
+	if (!ok || done)
+		return answer_or_fail(connection, ok, &answer);
+	add_waiting(call, connection);
+	return MHD_YES;
 }
 
 static enum MHD_Result
@@ -103,38 +271,82 @@ handle_request(void *arg, struct MHD_Connection *connection, const char *url,
 			   const char *method, const char *version, const char *upload_data,
 			   size_t *upload_size, void **state)
 {
-	static int	seen;
-	MemoryContext old_context;
-	QdbHttpRequest request = {.method = method,.path = url};
-	QdbHttpAnswer answer = {.content_type = "application/json"};
-	const char *accept;
+	MemoryContext old_context = MemoryContextSwitchTo(request_context);
+	Call	   *call = *state;
+	QdbHttpRequest request;
 	enum MHD_Result result;
 
-	/* First call: headers only.  Then any body, which is thrown away. */
-	if (*state == NULL)
+	fill_request(&request, connection, url, method, call);
+	if (call == NULL)
 	{
-		*state = &seen;
-		return MHD_YES;
+		result = begin_call(connection, &request, &call);
+		*state = call;
 	}
-	if (*upload_size != 0)
+	else if (*upload_size != 0 && call == &reading)
 	{
 		*upload_size = 0;
-		return MHD_YES;
+		result = MHD_YES;
 	}
-
-	accept = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Accept");
-	request.wants_html = accept != NULL && strstr(accept, "text/html") != NULL;
-	request.lag = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "lag");
-	request.min_lsn = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "min_lsn");
-
-	old_context = MemoryContextSwitchTo(request_context);
-	if (route_safely(&request, &answer))
-		result = send_answer(connection, &answer);
+	else if (*upload_size != 0)
+	{
+		if (call->length + *upload_size > QDB_HTTP_MAX_BODY)
+			call->too_long = true;
+		else
+			memcpy(call->body + call->length, upload_data, *upload_size);
+		call->length += call->too_long ? 0 : *upload_size;
+		*upload_size = 0;
+		result = MHD_YES;
+	}
+	else if (call->too_long)
+		result = refuse_length(connection);
+	else if (memchr(call->body, '\0', call->length) != NULL)
+		result = MHD_NO;
+	else if (call->control.slot >= 0)
+		result = continue_call(connection, call);
 	else
-		result = send_failure(connection);
+		result = route_call(connection, &request, call);
 	MemoryContextSwitchTo(old_context);
 	MemoryContextReset(request_context);
 	return result;
+}
+
+/* Also when the client has gone: what it asked for goes on without it. */
+static void
+forget_call(void *arg, struct MHD_Connection *connection, void **state,
+			enum MHD_RequestTerminationCode code)
+{
+	Call	   *call = *state;
+
+	if (call == NULL || call == &reading)
+		return;
+	for (Call **link = &waiting; *link != NULL; link = &(*link)->next)
+	{
+		if (*link == call)
+		{
+			*link = call->next;
+			break;
+		}
+	}
+	qdb_control_abandon(&call->control);
+	pfree(call);
+	*state = NULL;
+}
+
+/* Wakes the calls whose answer may be there; their handler looks. */
+static void
+wake_waiting(void)
+{
+	Call	   *call = waiting;
+
+	waiting = NULL;
+	while (call != NULL)
+	{
+		Call	   *next = call->next;
+
+		call->next = NULL;
+		MHD_resume_connection(call->connection);
+		call = next;
+	}
 }
 
 /* The library gives up: end this worker, not the whole server. */
@@ -164,13 +376,14 @@ start_server(void)
 	{
 		struct MHD_Daemon *daemon;
 
-		daemon = MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL,
+		daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
 								  handle_request, NULL,
 								  MHD_OPTION_LISTEN_SOCKET, fds[i],
 								  MHD_OPTION_CONNECTION_LIMIT, (unsigned int) MAX_CONNECTIONS,
 								  MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned int) MAX_PER_ADDRESS,
 								  MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int) IDLE_SECONDS,
 								  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
+								  MHD_OPTION_NOTIFY_COMPLETED, forget_call, NULL,
 								  MHD_OPTION_END);
 		if (daemon == NULL)
 		{
@@ -213,7 +426,7 @@ make_wait_set(void)
 static long
 next_timeout(void)
 {
-	long		timeout = RETRY_MS;
+	long		timeout = waiting != NULL ? POLL_MS : RETRY_MS;
 
 	for (int i = 0; i < ndaemons; i++)
 	{
@@ -233,7 +446,9 @@ qdb_http_main(Datum arg)
 
 	qdb_worker_begin(&qdb_shared->http_latch, &qdb_shared->http_pid);
 	request_context = AllocSetContextCreate(TopMemoryContext, "quantadb http request", ALLOCSET_DEFAULT_SIZES);
+	call_context = AllocSetContextCreate(TopMemoryContext, "quantadb http calls", ALLOCSET_DEFAULT_SIZES);
 	MHD_set_panic_func(handle_panic, NULL);
+	qdb_prepare_dashboard();
 	(void) start_server();
 	set = make_wait_set();
 
@@ -248,6 +463,7 @@ qdb_http_main(Datum arg)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
+		wake_waiting();
 		for (int i = 0; i < ndaemons; i++)
 			(void) MHD_run(daemons[i]);
 		if (ndaemons == 0 && ticked && start_server())

@@ -1,0 +1,501 @@
+/*-------------------------------------------------------------------------
+ *
+ * control.c
+ *		Calls that change the cluster: same rights and answers as SQL.
+ *
+ * A bearer token of role "admin" is needed, always.  A call first puts who
+ * asked for what into the journal, by a commit in Raft, and only then asks the
+ * coordinator through the mailbox, as a backend does; the connection sleeps
+ * meanwhile.  A connection that is closed takes nothing back: the outcome
+ * is in the journal.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "http/http.h"
+
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
+
+#include "base/api_token.h"
+
+#define PROPOSE_TIMEOUT_US	(15 * INT64CONST(1000000))
+#define PROMOTE_TIMEOUT_US	(60 * INT64CONST(1000000))
+#define MAX_TTL_SECONDS		(30 * 86400)
+
+bool
+qdb_authorize(const QdbHttpRequest *request, QdbHttpAnswer *answer, char *who, size_t who_size)
+{
+	QdbApiRole	role = qdb_api_token_check(request->authorization, who, who_size);
+
+	if (role == QDB_API_ADMIN)
+		return true;
+	if (role == QDB_API_NONE)
+	{
+		qdb_answer_error(answer, 401, "not authorized", who,
+						 "Send \"Authorization: Bearer TOKEN\" with what quantadb_api_token('admin') returned on a member.");
+		answer->challenge = true;
+		return false;
+	}
+	qdb_answer_error(answer, 403, "not allowed", "The token's role may only read.",
+					 "Use a token of role \"admin\".");
+	return false;
+}
+
+/* NULL: the body is no JSON object, answer is filled.  No body counts as {}. */
+static pg_noinline Jsonb *
+parse_body(const QdbHttpRequest *request, QdbHttpAnswer *answer)
+{
+	const char *volatile text = request->body[strspn(request->body, " \t\r\n")] != '\0' ? request->body : "{}";
+	QdbHttpAnswer *volatile out = answer;
+	MemoryContext context = CurrentMemoryContext;
+	Jsonb	   *volatile json = NULL;
+	char	   *volatile detail = NULL;
+
+	PG_TRY();
+	{
+		json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		detail = error->detail != NULL ? error->detail : error->message;
+	}
+	PG_END_TRY();
+	if (json != NULL && JB_ROOT_IS_OBJECT(json))
+		return json;
+	qdb_answer_error(out, 400, "the body is not a JSON object", detail,
+					 "Send an object, for example {\"node\": \"n2\"}.");
+	return NULL;
+}
+
+static JsonbValue *
+get_field(Jsonb *json, const char *name)
+{
+	return getKeyJsonValueFromContainer(&json->root, name, strlen(name), NULL);
+}
+
+/* Members that the call does not know are an error: a typo must not pass. */
+static bool
+check_fields(Jsonb *json, const char *const *names, QdbHttpAnswer *answer)
+{
+	JsonbIterator *it = JsonbIteratorInit(&json->root);
+	JsonbValue	v;
+	JsonbIteratorToken token;
+
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		bool		known = false;
+
+		if (token != WJB_KEY)
+			continue;
+		for (int i = 0; names[i] != NULL; i++)
+			known = known || (strlen(names[i]) == v.val.string.len &&
+							  memcmp(names[i], v.val.string.val, v.val.string.len) == 0);
+		if (known)
+			continue;
+		qdb_answer_error(answer, 400, "the body has an unknown member",
+						 psprintf("Member \"%s\".", pnstrdup(v.val.string.val, v.val.string.len)),
+						 names[0] == NULL ? "This call takes none." : psprintf("It may have \"%s\"%s%s%s.", names[0],
+																			   names[1] ? " and \"" : "",
+																			   names[1] ? names[1] : "",
+																			   names[1] ? "\"" : ""));
+		return false;
+	}
+	return true;
+}
+
+/*
+ * A text of at most size - 1 bytes into field, which keeps its value where the
+ * body has none.  False: answer is filled.
+ */
+static bool
+text_field(Jsonb *json, const char *name, char *field, size_t size, QdbHttpAnswer *answer)
+{
+	JsonbValue *v = get_field(json, name);
+
+	if (v == NULL || v->type == jbvNull)
+		return true;
+	if (v->type == jbvString && v->val.string.len < size)
+	{
+		memcpy(field, v->val.string.val, v->val.string.len);
+		field[v->val.string.len] = '\0';
+		return true;
+	}
+	qdb_answer_error(answer, 400, psprintf("invalid \"%s\"", name),
+					 psprintf("It must be a text of at most %zu bytes.", size - 1), NULL);
+	return false;
+}
+
+static bool
+bool_field(Jsonb *json, const char *name, bool *field, QdbHttpAnswer *answer)
+{
+	JsonbValue *v = get_field(json, name);
+
+	if (v == NULL || v->type == jbvNull)
+		return true;
+	if (v->type == jbvBool)
+	{
+		*field = v->val.boolean;
+		return true;
+	}
+	qdb_answer_error(answer, 400, psprintf("invalid \"%s\"", name), "It must be true or false.", NULL);
+	return false;
+}
+
+/* The command goes into the request that follows the note. */
+static bool
+put_command(QdbControl *control, QdbCommand *command, QdbHttpAnswer *answer)
+{
+	size_t		length = sizeof(control->request.command);
+
+	command->time_us = qdb_unix_us();
+	control->request.kind = QDB_REQ_PROPOSE;
+	if (!qdb_command_encode(command, control->request.command, &length))
+	{
+		qdb_answer_error(answer, 400, "the command is too long", NULL, NULL);
+		return false;
+	}
+	control->request.length = (uint32) length;
+	return true;
+}
+
+static bool
+put_setting(QdbControl *control, const char *name, const char *value, QdbHttpAnswer *answer)
+{
+	QdbCommand	command = {.type = QDB_CMD_SETTING};
+
+	strlcpy(command.node, name, sizeof(command.node));
+	strlcpy(command.value, value, sizeof(command.value));
+	control->what = "change the setting";
+	return put_command(control, &command, answer);
+}
+
+static bool
+prepare_promote(Jsonb *json, QdbControl *control, char *note, QdbHttpAnswer *answer)
+{
+	static const char *const names[] = {"node", "force", NULL};
+	QdbRequest *request = &control->request;
+
+	request->kind = QDB_REQ_PROMOTE;
+	control->what = "promote the node";
+	if (!check_fields(json, names, answer) ||
+		!text_field(json, "node", request->text, QDB_NAME_SIZE, answer) ||
+		!bool_field(json, "force", &request->flag, answer))
+		return false;
+	control->deadline_us = qdb_now_us() + PROMOTE_TIMEOUT_US;
+	snprintf(note, QDB_REASON_SIZE, "promote %s%s",
+			 request->text[0] != '\0' ? request->text : qdb_shared->identity.name,
+			 request->flag ? " by force" : "");
+	return true;
+}
+
+static bool
+prepare_pause(Jsonb *json, QdbControl *control, bool pause, char *note, QdbHttpAnswer *answer)
+{
+	static const char *const names[] = {NULL};
+
+	strlcpy(note, pause ? "pause automatic failover" : "resume automatic failover", QDB_REASON_SIZE);
+	return check_fields(json, names, answer) &&
+		put_setting(control, "auto_failover", pause ? "off" : "on", answer);
+}
+
+/* One setting a call: each is one command, and half a change helps nobody. */
+static bool
+prepare_settings(Jsonb *json, QdbControl *control, char *note, QdbHttpAnswer *answer)
+{
+	JsonbIterator *it = JsonbIteratorInit(&json->root);
+	JsonbValue	key,
+				v;
+	char		name[QDB_NAME_SIZE] = "";
+	char		value[QDB_VALUE_SIZE] = "";
+
+	if (JsonContainerSize(&json->root) != 1)
+	{
+		qdb_answer_error(answer, 400, "the body must name one setting",
+						 psprintf("It names %u.", JsonContainerSize(&json->root)),
+						 "Send, for example, {\"failover_timeout\": \"1s\"}.");
+		return false;
+	}
+	(void) JsonbIteratorNext(&it, &key, false);
+	(void) JsonbIteratorNext(&it, &key, false);
+	(void) JsonbIteratorNext(&it, &v, true);
+	if (key.val.string.len < sizeof(name))
+		memcpy(name, key.val.string.val, key.val.string.len);
+	if (v.type == jbvString && v.val.string.len < sizeof(value))
+		memcpy(value, v.val.string.val, v.val.string.len);
+	else if (v.type == jbvBool)
+		strlcpy(value, v.val.boolean ? "on" : "off", sizeof(value));
+	else if (v.type == jbvNumeric)
+		strlcpy(value, DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(v.val.numeric))),
+				sizeof(value));
+	else
+	{
+		qdb_answer_error(answer, 400, "invalid value of the setting",
+						 psprintf("It must be a text of at most %d bytes, a number or true or false.", QDB_VALUE_SIZE - 1), NULL);
+		return false;
+	}
+	snprintf(note, QDB_REASON_SIZE, "set %s", name);
+	return put_setting(control, name, value, answer);
+}
+
+static bool
+prepare_join(Jsonb *json, QdbControl *control, char *note, QdbHttpAnswer *answer)
+{
+	static const char *const names[] = {"role", "ttl_seconds", NULL};
+	JsonbValue *ttl = get_field(json, "ttl_seconds");
+	QdbRequest *request = &control->request;
+	int			role;
+
+	request->kind = QDB_REQ_TOKEN;
+	request->number = 3600;
+	strlcpy(request->text, "voter", sizeof(request->text));
+	control->what = "create a join token";
+	if (!check_fields(json, names, answer) ||
+		!text_field(json, "role", request->text, QDB_NAME_SIZE, answer))
+		return false;
+	if (!qdb_parse_role(request->text, &role))
+	{
+		qdb_answer_error(answer, 400, "invalid role", NULL, "Roles are \"voter\" and \"replica\".");
+		return false;
+	}
+	if (ttl != NULL && ttl->type == jbvNumeric)
+		request->number = DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(ttl->val.numeric)));
+	if ((ttl != NULL && ttl->type != jbvNumeric) || request->number < 1 || request->number > MAX_TTL_SECONDS)
+	{
+		qdb_answer_error(answer, 400, "invalid \"ttl_seconds\"",
+						 "It must be a number between 1 and 2592000, which is 30 days.", NULL);
+		return false;
+	}
+	snprintf(note, QDB_REASON_SIZE, "create a join token for a %s", request->text);
+	return true;
+}
+
+/* "/cluster/nodes/NAME" or "/cluster/nodes/NAME/role"; the name is not longer than names are. */
+static bool
+node_of_path(const char *path, QdbMember *member, uint64 *membership, QdbHttpAnswer *answer)
+{
+	const char *name = path + strlen("/cluster/nodes/");
+	char	   *node = pnstrdup(name, strcspn(name, "/"));
+	QdbState   *state = qdb_copy_state();
+	const QdbMember *found = qdb_member_by_name(state, node);
+
+	if (found == NULL)
+	{
+		qdb_answer_error(answer, 404, "no such node", psprintf("Node \"%s\".", node),
+						 "The members are listed under /cluster/nodes.");
+		return false;
+	}
+	*member = *found;
+	*membership = state->membership;
+	return true;
+}
+
+/* A replica that shall vote catches up as a learner first. */
+static bool
+prepare_role(const char *path, Jsonb *json, QdbControl *control, char *note, QdbHttpAnswer *answer)
+{
+	static const char *const names[] = {"role", NULL};
+	QdbCommand	command = {.type = QDB_CMD_MEMBER_ROLE};
+	char text[	QDB_NAME_SIZE] = "";
+	int			role;
+
+	control->what = "change the role";
+	if (!check_fields(json, names, answer) || !text_field(json, "role", text, sizeof(text), answer) ||
+		!node_of_path(path, &command.member, &command.membership, answer))
+		return false;
+	if (!qdb_parse_role(text, &role))
+	{
+		qdb_answer_error(answer, 400, "invalid role", NULL,
+						 "Send {\"role\": \"voter\"} or {\"role\": \"replica\"}.");
+		return false;
+	}
+	if (role == QDB_ROLE_VOTER && command.member.role == QDB_ROLE_REPLICA)
+		role = QDB_ROLE_LEARNER;
+	command.member.role = role;
+	strlcpy(command.text, "asked for over HTTP", sizeof(command.text));
+	snprintf(note, QDB_REASON_SIZE, "make %s a %s", command.member.name, text);
+	return put_command(control, &command, answer);
+}
+
+static bool
+prepare_remove(const char *path, Jsonb *json, QdbControl *control, char *note, QdbHttpAnswer *answer)
+{
+	static const char *const names[] = {NULL};
+	QdbCommand	command = {.type = QDB_CMD_MEMBER_REMOVE};
+
+	control->what = "remove the node";
+	if (!check_fields(json, names, answer) ||
+		!node_of_path(path, &command.member, &command.membership, answer))
+		return false;
+	strlcpy(command.text, "asked for over HTTP", sizeof(command.text));
+	snprintf(note, QDB_REASON_SIZE, "remove %s", command.member.name);
+	return put_command(control, &command, answer);
+}
+
+static bool
+prepare(const QdbHttpRequest *request, QdbHttpAnswer *answer, QdbControl *control, char *note)
+{
+	const char *path = request->path;
+	Jsonb	   *json = parse_body(request, answer);
+
+	if (json == NULL)
+		return false;
+	if (strcmp(path, "/cluster/promote") == 0)
+		return prepare_promote(json, control, note, answer);
+	if (strcmp(path, "/cluster/pause") == 0)
+		return prepare_pause(json, control, true, note, answer);
+	if (strcmp(path, "/cluster/resume") == 0)
+		return prepare_pause(json, control, false, note, answer);
+	if (strcmp(path, "/cluster/settings") == 0)
+		return prepare_settings(json, control, note, answer);
+	if (strcmp(path, "/cluster/join") == 0)
+		return prepare_join(json, control, note, answer);
+	if (request->method == QDB_METHOD_DELETE)
+		return prepare_remove(path, json, control, note, answer);
+	return prepare_role(path, json, control, note, answer);
+}
+
+/* False: the mailbox is full, answer is filled. */
+static bool
+post(QdbControl *control, const QdbRequest *request, QdbHttpAnswer *answer)
+{
+	control->slot = qdb_request_post(request);
+	if (control->slot >= 0)
+		return true;
+	qdb_answer_error(answer, 503, psprintf("could not %s", control->what),
+					 "Too many requests are under way.", "Try again.");
+	return false;
+}
+
+static bool
+post_note(QdbControl *control, const char *who, const char *note, QdbHttpAnswer *answer)
+{
+	QdbCommand	command = {.type = QDB_CMD_NOTE};
+	QdbRequest *request = palloc0(sizeof(QdbRequest));
+	size_t		length = sizeof(request->command);
+
+	command.time_us = qdb_unix_us();
+	strlcpy(command.value, "control", sizeof(command.value));
+	strlcpy(command.node, qdb_shared->identity.name, sizeof(command.node));
+	snprintf(command.text, sizeof(command.text), "%.100s asked to %.140s", who, note);
+	request->kind = QDB_REQ_PROPOSE;
+	if (!qdb_command_encode(&command, request->command, &length))
+		elog(ERROR, "journal entry is too long");
+	request->length = (uint32) length;
+	return post(control, request, answer);
+}
+
+bool
+qdb_start_control(const QdbHttpRequest *request, QdbHttpAnswer *answer, QdbControl *control)
+{
+	char		who[QDB_REASON_SIZE] = "";
+	char		note[QDB_REASON_SIZE] = "";
+
+	memset(control, 0, sizeof(*control));
+	control->slot = -1;
+	control->deadline_us = qdb_now_us() + PROPOSE_TIMEOUT_US;
+	if (!qdb_shared->member)
+	{
+		qdb_answer_error(answer, 409, "this server is not a member of a cluster", NULL,
+						 "Only SQL can make it one: quantadb_init(), or quantadb_join() with a token that POST /cluster/join on a member returns.");
+		return false;
+	}
+	if (!qdb_authorize(request, answer, who, sizeof(who)) ||
+		!prepare(request, answer, control, note) ||
+		!post_note(control, who, note, answer))
+		return false;
+	ereport(LOG, (errmsg("[http] %s asked to %s", who, note)));
+	return true;
+}
+
+static unsigned int
+status_of(const QdbRequest *request)
+{
+	switch (request->sqlstate)
+	{
+		case ERRCODE_UNDEFINED_OBJECT:
+			return 404;
+		case ERRCODE_INVALID_PARAMETER_VALUE:
+			return 400;
+		case ERRCODE_T_R_STATEMENT_COMPLETION_UNKNOWN:
+			return 504;
+		case ERRCODE_CANNOT_CONNECT_NOW:
+		case ERRCODE_CONFIGURATION_LIMIT_EXCEEDED:
+			return 503;
+		case ERRCODE_FEATURE_NOT_SUPPORTED:
+			return 501;
+		default:
+			return 409;
+	}
+}
+
+static void
+answer_done(QdbHttpAnswer *answer, const QdbRequest *request)
+{
+	StringInfo	body = &answer->body;
+
+	answer->status = 200;
+	appendStringInfoChar(body, '{');
+	qdb_put_flag(body, "ok", true);
+	if (request->kind == QDB_REQ_PROMOTE)
+		qdb_put_int(body, "epoch", request->answer);
+	else if (request->kind == QDB_REQ_TOKEN)
+	{
+		qdb_put_text(body, "token", request->message);
+		qdb_put_text(body, "next", psprintf("On the new server: SELECT quantadb_join('%s:%d', 'TOKEN')",
+											qdb_advertise_host, qdb_http_port));
+	}
+	appendStringInfoString(body, "}\n");
+}
+
+static void
+answer_refused(QdbHttpAnswer *answer, const QdbControl *control, const QdbRequest *request)
+{
+	qdb_answer_error(answer, status_of(request), psprintf("could not %s", control->what),
+					 request->message[0] != '\0' ? request->message : qdb_result_text(request->result),
+					 request->hint[0] != '\0' ? request->hint :
+					 request->result == QDB_BAD_VALUE ?
+					 "The settings and their values are listed in the view quantadb_settings." :
+					 "The journal under /cluster/journal shows what the cluster decided lately.");
+}
+
+bool
+qdb_control_poll(QdbControl *control, QdbHttpAnswer *answer)
+{
+	QdbRequest *done = palloc0(sizeof(QdbRequest));
+
+	if (!qdb_request_poll(control->slot, done))
+	{
+		if (qdb_now_us() <= control->deadline_us)
+			return false;
+		qdb_control_abandon(control);
+		qdb_answer_error(answer, 504, psprintf("could not %s: no answer from the cluster in time", control->what),
+						 "The outcome is unknown: it may still happen.",
+						 "Look at /cluster/status and /cluster/journal, then try again.");
+		return true;
+	}
+	control->slot = -1;
+	if (!done->ok)
+		answer_refused(answer, control, done);
+	else if (control->noted)
+		answer_done(answer, done);
+	else
+	{
+		control->noted = true;
+		return !post(control, &control->request, answer);
+	}
+	return true;
+}
+
+void
+qdb_control_abandon(QdbControl *control)
+{
+	if (control->slot >= 0)
+		qdb_request_abandon(control->slot);
+	control->slot = -1;
+}
