@@ -57,6 +57,7 @@ typedef struct Call
 } Call;
 
 static Call *waiting = NULL;	/* suspended */
+static long webhooks_ms = RETRY_MS; /* when they want to run again */
 
 /* Stands for all calls that only read: they need nothing between two steps. */
 static Call reading = {.control = {.slot = -1}};
@@ -422,11 +423,35 @@ make_wait_set(void)
 	return set;
 }
 
+/* Webhooks and notifications; an error there is logged and tried again. */
+static void
+tell_others(void)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(request_context);
+
+	PG_TRY();
+	{
+		webhooks_ms = qdb_webhooks_turn();
+		qdb_notify_turn();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(request_context);
+		EmitErrorReport();
+		FlushErrorState();
+		LWLockReleaseAll();
+		webhooks_ms = RETRY_MS;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old_context);
+	MemoryContextReset(request_context);
+}
+
 /* How long to sleep: until libmicrohttpd wants to look at its connections. */
 static long
 next_timeout(void)
 {
-	long		timeout = waiting != NULL ? POLL_MS : RETRY_MS;
+	long		timeout = waiting != NULL ? POLL_MS : Min(RETRY_MS, webhooks_ms);
 
 	for (int i = 0; i < ndaemons; i++)
 	{
@@ -466,12 +491,16 @@ qdb_http_main(Datum arg)
 		wake_waiting();
 		for (int i = 0; i < ndaemons; i++)
 			(void) MHD_run(daemons[i]);
+		tell_others();
 		if (ndaemons == 0 && ticked && start_server())
 		{
 			FreeWaitEventSet(set);
 			set = make_wait_set();
 		}
 	}
+	qdb_webhooks_stop();
+	while (waiting != NULL)		/* or the library complains about them */
+		wake_waiting();
 	for (int i = 0; i < ndaemons; i++)
 		MHD_stop_daemon(daemons[i]);
 	proc_exit(0);

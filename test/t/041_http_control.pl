@@ -1,0 +1,156 @@
+# Control over HTTP has the answers of SQL, never without a token; webhooks and
+# NOTIFY tell what happened.
+use strict;
+use warnings;
+use IPC::Run;
+use JSON::PP;
+use QuantaCluster;
+use Test::More;
+use WebhookReceiver;
+
+my $c = QuantaCluster->new_cluster(n => 3);
+my $p = $c->primary;
+my ($r, $s) = grep { $_ != $p } $c->all;
+my $admin = $c->sql($p, "SELECT quantadb_api_token('admin')");
+my $monitor = $c->sql($p, "SELECT quantadb_api_token('monitor')");
+
+sub call
+{
+	my ($i, $method, $path, $token, $body, @more) = @_;
+	my @args = ('-X', $method, '-m', 60, @more);
+	push @args, '-H', "Authorization: Bearer $token" if defined $token;
+	push @args, '--data-binary', $body if defined $body;
+	my ($code, $text) = $c->http($i, $path, @args);
+	return ($code, eval { decode_json($text) } || {});
+}
+
+# A token that was just made is known here with the next message of the leader.
+$c->wait_for(sub { (call($_, 'POST', '/cluster/resume', $admin))[0] == 200 }, 30, "n$_ knows the token") for $c->all;
+
+# ---- never open ----
+for my $path ('promote', 'pause', 'resume', 'join', 'nodes/n1/role')
+{
+	is((call($r, 'POST', "/cluster/$path"))[0], 401, "POST /cluster/$path without a token");
+	is((call($r, 'POST', "/cluster/$path", $monitor, '{}'))[0], 403, "... with one that may only read");
+}
+is((call($r, 'DELETE', '/cluster/nodes/n1', 'qdbapi.0000000000000001.00000000000000000000000000000000'))[0],
+	401, 'DELETE with an unknown token');
+is((call($r, 'PATCH', '/cluster/settings', undef, '{"auto_failover": "off"}'))[0], 401, 'PATCH without a token');
+is($c->sql($p, 'SELECT paused FROM quantadb_status()'), 'f', 'and nothing changed');
+
+# ---- bad input ----
+my @bad = (
+	[ 'PATCH', '/cluster/settings', '{"failover_timeout": "soon"}' ],
+	[ 'PATCH', '/cluster/settings', '{"nothing": "1"}' ],
+	[ 'PATCH', '/cluster/settings', '{"failover_timeout": "1s"' ],
+	[ 'PATCH', '/cluster/settings', '[]' ],
+	[ 'PATCH', '/cluster/settings', '{"a": 1, "b": 2}' ],
+	[ 'PATCH', '/cluster/settings', '{"failover_timeout": {}}' ],
+	[ 'POST', '/cluster/promote', '{"node": 7}' ],
+	[ 'POST', '/cluster/promote', '{"nod": "n2"}' ],
+	[ 'POST', '/cluster/promote', '{"force": "yes"}' ],
+	[ 'POST', '/cluster/join', '{"role": "king"}' ],
+	[ 'POST', '/cluster/join', '{"ttl_seconds": 0}' ],
+	[ 'POST', '/cluster/nodes/n2/role', '{}' ]);
+for my $case (@bad)
+{
+	my ($code, $answer) = call($r, $case->[0], $case->[1], $admin, $case->[2]);
+	ok($code == 400 && $answer->{error} && ($answer->{detail} || $answer->{hint}), "$case->[1] $case->[2] is refused")
+	  or diag("$code " . encode_json($answer));
+}
+is((call($r, 'POST', '/cluster/promote', $admin, '{"node": "n9"}'))[0], 404, 'an unknown node');
+is((call($r, 'DELETE', '/cluster/nodes/n9', $admin))[0], 404, 'an unknown node to remove');
+is((call($r, 'PUT', '/cluster/pause', $admin))[0], 405, 'a wrong method');
+is((call($r, 'POST', '/cluster/promote', $admin, 'x' x 9000))[0], 413, 'a body that is too long');
+is((call($r, 'POST', '/cluster/promote', $admin, 'x' x 90000, '-H', 'Transfer-Encoding: chunked'))[0], 413,
+	'... and without saying so before');
+my (undef, $refusal) = call($r, 'DELETE', "/cluster/nodes/n$p", $admin);
+like(($c->sql_try($r, "SELECT quantadb_remove('n$p')"))[2], qr/\Q$refusal->{detail}\E/, 'a refusal says what SQL says');
+
+# ---- webhooks: one that works, one that fails first, one that hangs ----
+my $good = WebhookReceiver->new(secret => 'key');
+my $late = WebhookReceiver->new(secret => 'key', mode => 'fail');
+my $hung = WebhookReceiver->new(secret => 'key', mode => 'hang');
+is((call($r, 'PATCH', '/cluster/settings', $admin, '{"webhook_secret": "key"}'))[0], 200, 'a secret is set');
+is((call($r, 'PATCH', '/cluster/settings', $admin,
+	encode_json({ webhooks => join(' ', map { $_->url } $good, $late, $hung) })))[0], 200, 'three webhooks are set');
+unlike($c->sql($r, 'SELECT string_agg(value, chr(10)) FROM quantadb_settings'), qr/secret|\bkey\b/, 'a view shows neither paths nor key');
+unlike(($c->http($r, '/cluster/journal'))[1], qr{/hook/|\bkey\b}, 'nor does the journal');
+
+# ---- a session that listens ----
+my ($in, $heard, $err) = ("LISTEN quantadb;\n", '', '');
+my $listener = IPC::Run::start([ ($ENV{PG_BINDIR} || '/usr/lib/postgresql/15/bin') . '/psql', '-X', '-d', $c->conninfo($p) ],
+	'<', \$in, '>', \$heard, '2>', \$err);
+$c->wait_for(sub { $listener->pump_nb; $heard =~ /LISTEN/ }, 30, 'a session listens');
+
+# ---- what it is for ----
+is((call($r, 'POST', '/cluster/pause', $admin))[0], 200, 'pause');
+$c->wait_for(sub { $c->sql($p, 'SELECT paused FROM quantadb_status()') eq 't' }, 30, 'is paused');
+is((call($r, 'POST', '/cluster/resume', $admin))[0], 200, 'resume');
+$c->wait_for(sub { $c->sql($p, 'SELECT paused FROM quantadb_status()') eq 'f' }, 30, 'is not paused');
+$c->wait_for(sub { $in = "SELECT 1;\n"; $listener->pump_nb; $heard =~ /notification "quantadb" with payload.*"event": "set"/s }, 30,
+	'the session is notified');
+pass('the session is notified');
+$in = "\\q\n";
+$listener->finish;
+is((call($r, 'PATCH', '/cluster/settings', $admin, '{"failover_timeout": 900}'))[0], 200, 'PATCH a setting');
+$c->wait_for(sub { $c->sql($p, "SELECT value FROM quantadb_settings WHERE name = 'failover_timeout'") eq '900ms' }, 30, 'is set');
+my ($code, $join) = call($r, 'POST', '/cluster/join', $admin, '{"role": "replica", "ttl_seconds": 60}');
+ok($code == 200 && $join->{token} =~ /^qdbjoin/, 'a join token');
+is((call($r, 'POST', "/cluster/nodes/n$s/role", $admin, '{"role": "replica"}'))[0], 200, 'a voter becomes a replica');
+$c->wait_for(sub { $c->sql($p, "SELECT role FROM quantadb_nodes WHERE name = 'n$s'") eq 'replica' }, 30, 'is a replica');
+$c->wait_for(sub { (call($r, 'POST', "/cluster/nodes/n$s/role", $admin, '{"role": "voter"}'))[0] == 200 }, 30, 'and back');
+$c->wait_for(sub { $c->sql($p, 'SELECT can_lose FROM quantadb_status()') eq '1' }, 60, 'three voters again');
+my ($promoted, $answer) = call($s, 'POST', '/cluster/promote', $admin, encode_json({ node => "n$r" }));
+is($promoted, 200, 'a switchover') or diag(encode_json($answer));
+is($answer->{epoch}, $c->sql($r, 'SELECT epoch FROM quantadb_status()'), 'answers the epoch');
+is($c->primary, $r, 'to the node that was named');
+my $journal = decode_json(($c->http($r, '/cluster/journal'))[1])->{journal};
+is(scalar(grep { $_->{event} eq 'control' && $_->{reason} =~ /of postgres asked to promote n$r/ } @$journal), 1,
+	'the journal says who asked');
+ok((grep { $_->{event} eq 'gate_open' && $_->{reason} =~ /nobody could write for \d+ ms/ } @$journal),
+	'and for how long nobody could write');
+
+# ---- the leader is lost, the webhooks go on ----
+$c->wait_complete;
+my $leader = $c->status($r)->{raft_leader};
+my ($l) = grep { $c->node($_)->{name} eq $leader } $c->all;
+$c->kill_all($l);
+my ($alive) = grep { $_ != $l } $c->all;
+sub lost_events { return grep { $_->{event} eq 'node_lost' && $_->{node} eq "n$l" } $_[0]->events }
+$c->wait_for(sub { lost_events($good) }, 60, 'a webhook hears of the loss');
+$c->start($l);
+$c->wait_for(sub { grep { $_->{event} eq 'node_back' } $good->events }, 60, 'and of the return');
+$late->restart('ok');
+$hung->restart('ok');
+$c->wait_for(sub { my @a = $late->events; my @b = $hung->events;
+		grep { $_->{event} eq 'node_back' } @a and grep { $_->{event} eq 'node_back' } @b }, 90,
+	'those that did not answer hear all of it');
+
+my $state = decode_json(($c->http($alive, '/cluster/journal'))[1])->{journal};
+my %news = map { $_->{number} => $_ } grep { $_->{event} !~ /^(report|membership_close|update)$/ } @$state;
+my ($set) = grep { $news{$_}{reason} && $news{$_}{reason} eq 'webhooks was set' } keys %news;
+for my $receiver ($good, $late, $hung)
+{
+	my @events = $receiver->events;
+	my %count;
+	$count{ $_->{number} }++ for @events;
+	my $last = (sort { $a <=> $b } keys %count)[-1];
+	is(join(' ', grep { !$count{$_} } sort { $a <=> $b } grep { $_ >= $set && $_ <= $last } keys %news), '',
+		'every event was told');
+	is(scalar(grep { !$_->{signature_ok} } @events), 0, 'signed');
+	# What the lost leader told and could not note any more comes twice.
+	cmp_ok(scalar(grep { $_ > 1 } values %count), '<=', 6, 'hardly any twice');
+	my @numbers = map { $_->{number} } @events;
+	my %seen;
+	my @first = grep { !$seen{$_}++ } @numbers;
+	is("@first", join(' ', sort { $a <=> $b } @first), 'in order');
+}
+
+# ---- remove, as the last thing ----
+my $victim = $c->primary == $s ? $p : $s;
+$c->wait_for(sub { my ($code) = call($c->primary, 'DELETE', "/cluster/nodes/n$victim", $admin); $code == 200 }, 60, 'remove');
+$c->wait_for(sub { $c->sql($c->primary, 'SELECT count(*) FROM quantadb_nodes') eq '2' }, 30, 'two members are left');
+pass('a node is removed');
+
+done_testing();
