@@ -48,7 +48,7 @@ typedef enum Step
 	STEP_FREEZE,
 	STEP_CATCH_UP,
 	STEP_RELEASE
-}			Step;
+} Step;
 
 static Step step = STEP_NONE;
 static int64 step_us;			/* when it began */

@@ -28,7 +28,7 @@ build_packages=(gcc make pkg-config dpkg-dev autoconf automake libtool ca-certif
 	postgresql-15 postgresql-server-dev-15 libmicrohttpd-dev libkrb5-dev libcurl4-openssl-dev libssl-dev
 	liblz4-dev libzstd-dev
 	curl jq perl procps util-linux)
-test_packages=(libipc-run-perl libdbd-pg-perl haproxy iproute2 iptables spin pg-bsd-indent)
+test_packages=(libipc-run-perl libdbd-pg-perl haproxy prometheus chromium chromium-driver pgbouncer iproute2 iptables spin pg-bsd-indent)
 
 missing_packages() {
 	local p

@@ -100,7 +100,7 @@ is(js('return performance.getEntriesByType("resource").filter(e => !e.name.start
 	'nothing is loaded from elsewhere');
 my (undef, $headers) = $c->http($r, '/', '-i', '-H', 'Accept: text/html');
 like($headers, qr/Content-Security-Policy: default-src 'none'.*script-src 'sha256-/, 'a policy allows its own script only');
-is(js('document.body.insertAdjacentHTML("beforeend", "<img id=evil src=x onerror=\"window.evil=1\">"); return window.evil === undefined'), JSON::PP::true,
+is(js('document.body.insertAdjacentHTML("beforeend", "<img id=evil src=x onerror=\"window.ran=1\">"); return window.ran === undefined'), JSON::PP::true,
 	'injected markup does not run');
 js('document.getElementById("evil").remove()');
 screenshot('well', 1200);

@@ -45,12 +45,16 @@ END { my $code = $?; if ($pid) { kill 'TERM', $pid; waitpid($pid, 0) } $? = $cod
 sub through { my ($port, $sql) = @_;
 	return QuantaCluster::psql("host=127.0.0.1 port=$port user=postgres dbname=postgres connect_timeout=2", $sql, timeout => 10) }
 
+# It takes every server for good until the first checks have failed.
+my $p = $c->primary;
+$c->wait_for(sub { my $log = QuantaCluster::slurp("$c->{dir}/haproxy.log");
+		!grep { $_ != $p && $log !~ m{Server write/n$_ is DOWN} } $c->all }, 30, 'HAProxy has looked');
 $c->wait_for(sub { (through($write, 'CREATE TABLE IF NOT EXISTS t (x int)'))[0] == 0 }, 30, 'HAProxy finds the primary');
-is((through($write, 'INSERT INTO t VALUES (1)'))[0], 0, 'a write through HAProxy');
+my ($code, undef, $err) = through($write, 'INSERT INTO t VALUES (1)');
+is($code, 0, 'a write through HAProxy') or diag($err);
 $c->wait_for(sub { (through($read, 'SELECT pg_is_in_recovery()'))[1] eq 't' }, 30, 'HAProxy finds a replica');
 pass('a read goes to a replica');
 
-my $p = $c->primary;
 my $at = $c->kill_all($p);
 $c->wait_for(sub { (through($write, 'INSERT INTO t VALUES (2)'))[0] == 0 }, 30, 'a write after the kill');
 my $outage = time - $at;
