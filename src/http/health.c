@@ -96,23 +96,6 @@ replay_lag(const QdbStatus *status, XLogRecPtr replayed)
 	return -1;
 }
 
-/*
- * The same in milliseconds: the age of the last transaction that was replayed,
- * unless nothing is missing; -1 unknown.
- */
-static int64
-replay_lag_ms(int64 lag_bytes)
-{
-	TimestampTz last;
-
-	if (lag_bytes <= 0)
-		return lag_bytes;
-	last = GetLatestXTime();
-	if (last == 0)
-		return -1;
-	return Max((GetCurrentTimestamp() - last) / 1000, 0);
-}
-
 /* "10MB" or a plain number: bytes; "5s": time.  False: neither. */
 static bool
 parse_lag(const char *text, int *bytes, int *ms)
@@ -130,7 +113,10 @@ qdb_get_replica(const QdbHttpRequest *request, QdbHttpAnswer *answer, const QdbS
 	XLogRecPtr	min_lsn = InvalidXLogRecPtr;
 	XLogRecPtr	replayed = GetXLogReplayRecPtr(NULL);
 	int64		lag = replay_lag(status, replayed);
-	int64		lag_ms = replay_lag_ms(lag);
+	int64		lag_bytes;
+	int64		lag_us;
+	bool		exceeded = qdb_replica_lag_exceeded(&lag_bytes, &lag_us);
+	int64		lag_ms = lag == 0 ? 0 : lag_us < 0 ? -1 : lag_us / 1000;
 	int			limit = -1;
 	int			limit_ms = -1;
 	const char *reason = NULL;
@@ -154,6 +140,8 @@ qdb_get_replica(const QdbHttpRequest *request, QdbHttpAnswer *answer, const QdbS
 		reason = "this server is not a member of a cluster";
 	else if (!status->in_recovery || status->node_state != QDB_NODE_REPLICA)
 		reason = "this node is not a streaming replica";
+	else if (exceeded)
+		reason = "this node is further behind than quantadb.max_replica_lag";
 	else if ((limit >= 0 && (lag < 0 || lag > limit)) ||
 			 (limit_ms >= 0 && (lag_ms < 0 || lag_ms > limit_ms)))
 		reason = "this node is too far behind the primary";
