@@ -12,7 +12,7 @@ override with_llvm = no
 PG_CPPFLAGS  = -Isrc $(RAFT_CFLAGS) -DQDB_DASHBOARD_FILE='"src/http/dashboard.html"'
 PG_CFLAGS    = -std=gnu11 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers -Wno-declaration-after-statement
-SHLIB_LINK   = $(RAFT_LIBS) -lmicrohttpd -lcurl -lssl -lcrypto -llz4 -lzstd -Wl,--version-script=src/exports.map
+SHLIB_LINK   = $(RAFT_LIBS) -lmicrohttpd -lgnutls -lcurl -lssl -lcrypto -llz4 -lzstd -Wl,--version-script=src/exports.map
 
 REGRESS      = basic
 REGRESS_OPTS = --inputdir=test --temp-instance=tmp_regress --temp-config=test/quantadb.conf

@@ -53,7 +53,11 @@ AS 'MODULE_PATHNAME', 'qdb_sql_api_token' LANGUAGE C STRICT;
 CREATE FUNCTION quantadb_revoke_api_token(id text) RETURNS void
 AS 'MODULE_PATHNAME', 'qdb_sql_revoke_api_token' LANGUAGE C STRICT;
 
+CREATE FUNCTION quantadb_rotate_certificates() RETURNS void
+AS 'MODULE_PATHNAME', 'qdb_sql_rotate_certificates' LANGUAGE C STRICT;
+
 REVOKE ALL ON FUNCTION quantadb_init(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_rotate_certificates() FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_join_token(text, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_join(text, text, bool) FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_promote(text, bool) FROM PUBLIC;
@@ -68,7 +72,7 @@ REVOKE ALL ON FUNCTION quantadb_revoke_api_token(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quantadb_init(text), quantadb_join_token(text, interval),
 	quantadb_join(text, text, bool), quantadb_promote(text, bool), quantadb_set_role(text, text),
 	quantadb_remove(text), quantadb_pause(), quantadb_resume(), quantadb_set(text, text),
-	quantadb_api_token(text, interval), quantadb_revoke_api_token(text) TO quantadb_admin;
+	quantadb_api_token(text, interval), quantadb_revoke_api_token(text), quantadb_rotate_certificates() TO quantadb_admin;
 
 -- Functions for every session
 

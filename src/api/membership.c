@@ -33,6 +33,8 @@
 #include "utils/wait_event.h"
 
 #include "api/sql.h"
+#include "base/tls.h"
+#include "core/token_text.h"
 
 #define INIT_TIMEOUT_MS			60000
 #define JOIN_TIMEOUT_MS			60000
@@ -239,9 +241,30 @@ receive_answer(char *data, size_t size, size_t count, void *arg)
 	return bytes;
 }
 
+/* The authority is known by the hash in the token, before anything is believed. */
+static CURLcode
+trust_token(CURL *curl, void *context, void *token)
+{
+	return qdb_tls_trust_hash(context, ((QdbTokenText *) token)->ca_hash) ? CURLE_OK : CURLE_SSL_CERTPROBLEM;
+}
+
+static void
+require_certificate(CURL *curl, QdbTokenText *token)
+{
+	if (qdb_company_certificates())
+		curl_easy_setopt(curl, CURLOPT_CAINFO, qdb_tls_ca_file);
+	else
+	{
+		/* Members are known by their keys, not by the names of their hosts. */
+		curl_easy_setopt(curl, CURLOPT_SSL_VERIFYHOST, 0L);
+		curl_easy_setopt(curl, CURLOPT_SSL_CTX_DATA, token);
+		curl_easy_setopt(curl, CURLOPT_SSL_CTX_FUNCTION, trust_token);
+	}
+}
+
 /* NULL, or why there is no answer. */
 static const char *
-get_peer_status(const char *peer, Answer *answer)
+get_peer_status(const char *peer, QdbTokenText *token, Answer *answer)
 {
 	char		url[QDB_HOST_SIZE + 64];
 	CURL	   *curl = curl_easy_init();
@@ -249,9 +272,11 @@ get_peer_status(const char *peer, Answer *answer)
 
 	if (curl == NULL)
 		return "out of memory";
-	snprintf(url, sizeof(url), "http://%s/cluster/status", peer);
+	snprintf(url, sizeof(url), "%s://%s/cluster/status", qdb_plaintext() ? "http" : "https", peer);
+	if (!qdb_plaintext())
+		require_certificate(curl, token);
 	curl_easy_setopt(curl, CURLOPT_URL, url);
-	curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http");
+	curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, qdb_plaintext() ? "http" : "https");
 	curl_easy_setopt(curl, CURLOPT_PROXY, "");
 	curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(curl, CURLOPT_FAILONERROR, 1L);
@@ -390,6 +415,7 @@ qdb_sql_join(PG_FUNCTION_ARGS)
 	char	   *token = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	QdbRequest *request = palloc0(sizeof(QdbRequest));
 	Answer	   *answer = palloc0(sizeof(Answer));
+	QdbTokenText parsed;
 	char	   *host;
 	const char *why;
 	Jsonb	   *json;
@@ -397,13 +423,13 @@ qdb_sql_join(PG_FUNCTION_ARGS)
 	require_superuser("join a cluster");
 	require_stranger();
 	host = peer_host(peer);
-	if (token[0] == '\0' || strpbrk(token, " \t\r\n") != NULL || strlen(token) > 512)
+	if (!qdb_token_parse(token, &parsed) || !parsed.join)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid token"),
 				 errhint("Use what quantadb_join_token() returned on a member.")));
 	require_settings();
-	why = get_peer_status(peer, answer);
+	why = get_peer_status(peer, &parsed, answer);
 	if (why != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * tokens.c
- *		Tokens for control over HTTP: create, revoke, list.
+ *		Tokens for control over HTTP: create, revoke, list; new keys for all.
  *
  * The secret is made here, shown once, and forgotten: the cluster keeps its
  * hash.
@@ -19,6 +19,7 @@
 
 #include "api/sql.h"
 #include "base/api_token.h"
+#include "base/tls.h"
 #include "core/token_text.h"
 
 #define MAX_TTL_US		(3660 * USECS_PER_DAY)
@@ -26,6 +27,7 @@
 PG_FUNCTION_INFO_V1(qdb_sql_api_token);
 PG_FUNCTION_INFO_V1(qdb_sql_revoke_api_token);
 PG_FUNCTION_INFO_V1(qdb_sql_api_tokens);
+PG_FUNCTION_INFO_V1(qdb_sql_rotate_certificates);
 
 static const char *
 role_text(int role)
@@ -131,4 +133,20 @@ qdb_sql_api_tokens(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
+}
+
+/* Returns when the members know; each then makes a new key within seconds. */
+Datum
+qdb_sql_rotate_certificates(PG_FUNCTION_ARGS)
+{
+	QdbCommand	command = {.type = QDB_CMD_ROTATE_KEYS};
+
+	qdb_require_member();
+	if (qdb_company_certificates())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot rotate certificates that the cluster has not issued"),
+				 errhint("Replace the files that quantadb.tls_cert_file and its like name, and restart.")));
+	qdb_run_command(&command, "rotate the certificates");
+	PG_RETURN_VOID();
 }

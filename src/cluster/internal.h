@@ -162,6 +162,9 @@ extern QdbChannel *qdb_join_channel(void);
 /* A join is under way, its crash cycle included. */
 extern bool qdb_join_pending(void);
 
+/* A joiner that was added: true when our own state shows it and it was answered. */
+extern bool qdb_answer_added(QdbStranger *stranger);
+
 /* The other side: a stranger's JOIN frame. */
 extern void qdb_receive_join(QdbStranger *stranger, const QdbFrame *frame);
 

@@ -358,24 +358,32 @@ answer_joiner(QdbStranger *stranger, uint64 member, const char *why)
 	pfree(buf);
 }
 
+/* True when the joiner is a member in this node's own state, and was answered. */
+bool
+qdb_answer_added(QdbStranger *stranger)
+{
+	/* The incarnation is random: who names it is the one that was added. */
+	for (uint32 i = 0; i < qdb_co.state->nmembers; i++)
+	{
+		if (qdb_co.state->members[i].incarnation != stranger->incarnation)
+			continue;
+		stranger->added = false;
+		answer_joiner(stranger, qdb_co.state->members[i].id, "");
+		return true;
+	}
+	return false;
+}
+
 static void
 add_done(uint64 number, uint64 serial, bool known, QdbResult result)
 {
 	QdbStranger *stranger = qdb_mesh_stranger((int) number, serial);
-	uint64		member = 0;
 
-	if (stranger == NULL)
+	if (stranger == NULL || qdb_answer_added(stranger))
 		return;
-	/* The incarnation is random: who names it is the one that was added. */
-	for (uint32 i = 0; i < qdb_co.state->nmembers; i++)
-	{
-		if (qdb_co.state->members[i].incarnation == stranger->incarnation)
-			member = qdb_co.state->members[i].id;
-	}
-	if (member != 0)
-		answer_joiner(stranger, member, "");
-	else if (known && result == QDB_OK)
-		answer_joiner(stranger, 0, "this member's log is behind: ask the primary");
+	/* The leader has it; our own log follows in a moment. */
+	if (known && (result == QDB_OK || result == QDB_UNCHANGED))
+		stranger->added = true;
 	else
 		answer_joiner(stranger, 0, known ? qdb_result_text(result) :
 					  "no answer from the Raft leader in time");

@@ -526,6 +526,7 @@ accept_all(void)
 		stranger->channel = channel;
 		stranger->serial = next_serial++;
 		stranger->joining = false;
+		stranger->added = false;
 	}
 }
 
@@ -549,6 +550,10 @@ drive_stranger(QdbStranger *stranger)
 		if (stranger->channel == NULL)
 			return;
 	}
+	if (stranger->added)
+		(void) qdb_answer_added(stranger);
+	if (stranger->channel == NULL)
+		return;
 	age = qdb_co.now_us - qdb_channel_created_us(stranger->channel);
 	if (qdb_channel_state(stranger->channel) == QDB_CHANNEL_FAILED ||
 		age > (stranger->joining ? JOIN_DEADLINE_US : STRANGER_DEADLINE_US))

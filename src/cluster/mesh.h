@@ -62,6 +62,7 @@ typedef struct QdbStranger
 	uint64		serial;			/* tells users of the slot apart */
 	bool		joining;
 	uint64		incarnation;	/* of the joiner */
+	bool		added;			/* committed, but not yet in our own state */
 } QdbStranger;
 
 #define QDB_MAX_STRANGERS		32

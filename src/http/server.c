@@ -3,9 +3,9 @@
  * server.c
  *		The HTTP worker: libmicrohttpd inside our own event loop.
  *
- * libmicrohttpd runs without threads: its epoll descriptor is one more socket
- * in our wait set, and MHD_run is called when it is readable or a timeout of
- * its own is due.  Its callbacks may not be left by an error (longjmp would
+ * libmicrohttpd runs without threads: its epoll descriptors are more sockets
+ * in our wait set, and MHD_run is called when they are readable or a timeout of
+ * its own is due (accept.c).  Its callbacks may not be left by an error (longjmp would
  * skip its cleanup), so the handler catches all of them and answers 500.
  *
  * A control call has to wait for the coordinator: its connection is suspended
@@ -30,18 +30,11 @@
 #include "utils/wait_event.h"
 
 #include "base/base.h"
-#include "base/channel.h"
+#include "http/accept.h"
 
-#define MAX_LISTEN			8
-#define MAX_CONNECTIONS		256
-#define MAX_PER_ADDRESS		64
-#define IDLE_SECONDS		10
-#define CONNECTION_MEMORY	(16 * 1024)
 #define RETRY_MS			1000
 #define POLL_MS				10
 
-static struct MHD_Daemon *daemons[MAX_LISTEN];
-static int	ndaemons = 0;
 static MemoryContext request_context;
 static MemoryContext call_context;
 
@@ -358,68 +351,15 @@ handle_panic(void *arg, const char *file, unsigned int line, const char *reason)
 	proc_exit(1);
 }
 
-/* One daemon per listening socket; true when all of them run. */
-static bool
-start_server(void)
-{
-	int			fds[MAX_LISTEN];
-	char		why[256] = "";
-	int			n = qdb_listen(qdb_listen_addresses, qdb_http_port, fds, MAX_LISTEN, why, sizeof(why));
-
-	if (n <= 0)
-	{
-		ereport(LOG,
-				(errmsg("[http] could not listen on port %d: %s", qdb_http_port, why),
-				 errhint("Is another server running on that port? Set quantadb.http_port or quantadb.listen_addresses; trying again each second.")));
-		return false;
-	}
-	for (int i = 0; i < n; i++)
-	{
-		struct MHD_Daemon *daemon;
-
-		daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
-								  handle_request, NULL,
-								  MHD_OPTION_LISTEN_SOCKET, fds[i],
-								  MHD_OPTION_CONNECTION_LIMIT, (unsigned int) MAX_CONNECTIONS,
-								  MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned int) MAX_PER_ADDRESS,
-								  MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int) IDLE_SECONDS,
-								  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
-								  MHD_OPTION_NOTIFY_COMPLETED, forget_call, NULL,
-								  MHD_OPTION_END);
-		if (daemon == NULL)
-		{
-			ereport(LOG,
-					(errmsg("[http] could not start the HTTP server on port %d", qdb_http_port)));
-			close(fds[i]);
-			continue;
-		}
-		daemons[ndaemons++] = daemon;
-	}
-	return ndaemons > 0;
-}
-
-static int
-epoll_fd(struct MHD_Daemon *daemon)
-{
-	const union MHD_DaemonInfo *info = MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_EPOLL_FD);
-
-	return info ? info->epoll_fd : -1;
-}
-
 static WaitEventSet *
-make_wait_set(void)
+make_wait_set(const int *fds, int n)
 {
-	WaitEventSet *set = CreateWaitEventSet(TopMemoryContext, MAX_LISTEN + 2);
+	WaitEventSet *set = CreateWaitEventSet(TopMemoryContext, QDB_HTTP_MAX_FDS + 2);
 
 	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	for (int i = 0; i < ndaemons; i++)
-	{
-		int			fd = epoll_fd(daemons[i]);
-
-		if (fd >= 0)
-			AddWaitEventToSet(set, WL_SOCKET_READABLE, fd, NULL, NULL);
-	}
+	for (int i = 0; i < n; i++)
+		AddWaitEventToSet(set, WL_SOCKET_READABLE, fds[i], NULL, NULL);
 	return set;
 }
 
@@ -447,61 +387,56 @@ tell_others(void)
 	MemoryContextReset(request_context);
 }
 
-/* How long to sleep: until libmicrohttpd wants to look at its connections. */
-static long
-next_timeout(void)
+static void
+reload_configuration(void)
 {
-	long		timeout = waiting != NULL ? POLL_MS : Min(RETRY_MS, webhooks_ms);
-
-	for (int i = 0; i < ndaemons; i++)
-	{
-		MHD_UNSIGNED_LONG_LONG wanted;
-
-		if (MHD_get_timeout(daemons[i], &wanted) == MHD_YES && wanted < (MHD_UNSIGNED_LONG_LONG) timeout)
-			timeout = (long) wanted;
-	}
-	return timeout;
+	if (!ConfigReloadPending)
+		return;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
 }
 
 void
 qdb_http_main(Datum arg)
 {
-	WaitEventSet *set;
+	WaitEventSet *set = NULL;
 	WaitEvent	event;
+	bool		open;
 
 	qdb_worker_begin(&qdb_shared->http_latch, &qdb_shared->http_pid);
 	request_context = AllocSetContextCreate(TopMemoryContext, "quantadb http request", ALLOCSET_DEFAULT_SIZES);
 	call_context = AllocSetContextCreate(TopMemoryContext, "quantadb http calls", ALLOCSET_DEFAULT_SIZES);
 	MHD_set_panic_func(handle_panic, NULL);
 	qdb_prepare_dashboard();
-	(void) start_server();
-	set = make_wait_set();
+	open = qdb_http_open(handle_request, forget_call);
 
 	while (!qdb_worker_shutdown_requested())
 	{
-		bool		ticked = WaitEventSetWait(set, next_timeout(), &event, 1, PG_WAIT_EXTENSION) == 0;
+		int			fds[QDB_HTTP_MAX_FDS];
+		bool		changed;
+		int			n = qdb_http_fds(fds, &changed);
+		long		timeout = qdb_http_timeout(waiting != NULL ? POLL_MS : Min(RETRY_MS, webhooks_ms));
+		bool		ticked;
 
+		if (changed && set != NULL)
+			FreeWaitEventSet(set);
+		if (changed || set == NULL)
+			set = make_wait_set(fds, n);
+		ticked = WaitEventSetWait(set, timeout, &event, 1, PG_WAIT_EXTENSION) == 0;
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		reload_configuration();
+		/* New keys start HTTPS anew, which it may not while calls wait. */
+		qdb_http_follow_keys(waiting == NULL);
 		wake_waiting();
-		for (int i = 0; i < ndaemons; i++)
-			(void) MHD_run(daemons[i]);
+		qdb_http_turn();
 		tell_others();
-		if (ndaemons == 0 && ticked && start_server())
-		{
-			FreeWaitEventSet(set);
-			set = make_wait_set();
-		}
+		if (!open && ticked)
+			open = qdb_http_open(handle_request, forget_call);
 	}
 	qdb_webhooks_stop();
 	while (waiting != NULL)		/* or the library complains about them */
 		wake_waiting();
-	for (int i = 0; i < ndaemons; i++)
-		MHD_stop_daemon(daemons[i]);
+	qdb_http_close();
 	proc_exit(0);
 }

@@ -25,10 +25,10 @@ say() { printf '%s\n' "deps: $*"; }
 die() { printf '%s\n' "deps: $*" >&2; exit 1; }
 
 build_packages=(gcc make pkg-config dpkg-dev autoconf automake libtool ca-certificates
-	postgresql-15 postgresql-server-dev-15 libmicrohttpd-dev libkrb5-dev libcurl4-openssl-dev libssl-dev
+	postgresql-15 postgresql-server-dev-15 libmicrohttpd-dev libgnutls28-dev libkrb5-dev libcurl4-openssl-dev libssl-dev
 	liblz4-dev libzstd-dev
 	curl jq perl procps util-linux)
-test_packages=(libipc-run-perl libdbd-pg-perl haproxy prometheus chromium chromium-driver pgbouncer iproute2 iptables spin pg-bsd-indent)
+test_packages=(libipc-run-perl libdbd-pg-perl haproxy prometheus chromium chromium-driver pgbouncer iproute2 iptables spin pg-bsd-indent openssl clang-14 libclang-rt-14-dev)
 
 missing_packages() {
 	local p

@@ -36,6 +36,7 @@ SELECT quantadb_set('auto_failover', 'off');
 SELECT quantadb_api_token('admin');
 SELECT quantadb_revoke_api_token('1');
 SELECT quantadb_init('');
+SELECT quantadb_rotate_certificates();
 SELECT quantadb_join('nowhere', 'token');
 SELECT quantadb_join('localhost:8432/../x', 'token');
 

@@ -1,0 +1,380 @@
+/*-------------------------------------------------------------------------
+ *
+ * accept.c
+ *		HTTP and HTTPS on one port.
+ *
+ * The first byte tells: a TLS handshake begins with 22, and no HTTP request
+ * does.  So a load balancer on the same host, curl and a browser all find what
+ * they expect on port 8432.  In the clear only loopback addresses are answered,
+ * unless quantadb.http_tls is off.
+ *
+ * libmicrohttpd gets sockets that have sent something already; those that
+ * have not wait in base/door.c.  It does not count connections per address for
+ * sockets that are handed to it, so that is done here.
+ *
+ * Process: http.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "http/accept.h"
+
+#include <gnutls/gnutls.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/base.h"
+#include "base/door.h"
+
+#define MAX_CONNECTIONS		256
+#define MAX_PER_ADDRESS		128
+#define IDLE_SECONDS		10
+#define CONNECTION_MEMORY	(16 * 1024)
+#define TLS_PRIORITIES		"SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
+#define TLS_HANDSHAKE		22
+
+/* Who has connections; the pointer to an entry is a connection's socket context. */
+typedef struct Client
+{
+	int			count;			/* 0: entry is free */
+	struct sockaddr_storage address;
+} Client;
+
+static QdbDoor *door = NULL;
+static MHD_AccessHandlerCallback handler = NULL;
+static MHD_RequestCompletedCallback completed = NULL;
+static struct MHD_Daemon *plain = NULL;
+static struct MHD_Daemon *secure = NULL;
+static uint32 secure_generation = 0;
+static bool fds_changed = true;
+static Client clients[2 * MAX_CONNECTIONS];
+
+/* libmicrohttpd keeps pointers to these. */
+static char cert_pem[32 * 1024];
+static char key_pem[QDB_PEM_MAX];
+static char ca_pem[16 * 1024];
+
+static bool
+same_client(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+	if (a->ss_family != b->ss_family)
+		return false;
+	if (a->ss_family == AF_INET)
+		return ((const struct sockaddr_in *) a)->sin_addr.s_addr ==
+			((const struct sockaddr_in *) b)->sin_addr.s_addr;
+	return memcmp(&((const struct sockaddr_in6 *) a)->sin6_addr,
+				  &((const struct sockaddr_in6 *) b)->sin6_addr, 8) == 0;
+}
+
+/* The entry of an address; NULL: it has enough connections, or there are too many. */
+static Client *
+find_client(const struct sockaddr_storage *address)
+{
+	Client	   *spare = NULL;
+
+	for (int i = 0; i < lengthof(clients); i++)
+	{
+		if (clients[i].count == 0)
+			spare = &clients[i];
+		else if (same_client(&clients[i].address, address))
+			return clients[i].count < MAX_PER_ADDRESS ? &clients[i] : NULL;
+	}
+	if (spare != NULL)
+		spare->address = *address;
+	return spare;
+}
+
+static void
+note_connection(void *arg, struct MHD_Connection *connection, void **context,
+				enum MHD_ConnectionNotificationCode code)
+{
+	const union MHD_ConnectionInfo *info;
+	struct sockaddr_storage address = {0};
+	Client	   *client;
+
+	if (code == MHD_CONNECTION_NOTIFY_CLOSED)
+	{
+		client = *context;
+		if (client != NULL && client->count > 0)
+			client->count--;
+		return;
+	}
+	*context = NULL;
+	info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	if (info == NULL || info->client_addr == NULL)
+		return;
+	memcpy(&address, info->client_addr, info->client_addr->sa_family == AF_INET ?
+		   sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6));
+	client = find_client(&address);
+	if (client != NULL)
+		client->count++;
+	*context = client;
+}
+
+static struct MHD_Daemon *
+start_plain(void)
+{
+	return MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handler, NULL,
+							MHD_OPTION_CONNECTION_LIMIT, (unsigned int) MAX_CONNECTIONS,
+							MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int) IDLE_SECONDS,
+							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
+							MHD_OPTION_NOTIFY_CONNECTION, note_connection, NULL,
+							MHD_OPTION_NOTIFY_COMPLETED, completed, NULL,
+							MHD_OPTION_END);
+}
+
+/* Certificates as they are in the file; false: not there. */
+static bool
+read_text(const char *path, char *text, size_t size)
+{
+	FILE	   *file = fopen(path, "r");
+	size_t		length;
+
+	if (file == NULL)
+		return false;
+	length = fread(text, 1, size - 1, file);
+	fclose(file);
+	text[		length] = '\0';
+
+	return length > 0 && length < size - 1;
+}
+
+/* The certificate with the authority behind it, by which a joiner knows us. */
+static bool
+read_identity(void)
+{
+	bool		company = qdb_company_certificates();
+	EVP_PKEY   *key = qdb_load_key(company ? qdb_tls_key_file : QDB_NODE_PEM);
+	X509	   *cert;
+	int			length = key != NULL ? qdb_key_to_pem(key, key_pem, sizeof(key_pem)) : 0;
+
+	EVP_PKEY_free(key);
+	if (length == 0)
+		return false;
+	if (company)
+		return read_text(qdb_tls_cert_file, cert_pem, sizeof(cert_pem)) &&
+			read_text(qdb_tls_ca_file, ca_pem, sizeof(ca_pem));
+	cert = qdb_load_certificate(QDB_NODE_PEM);
+	length = cert != NULL ? qdb_certificate_to_pem(cert, cert_pem, sizeof(cert_pem)) : 0;
+	X509_free(cert);
+	if (length == 0 || !read_text(QDB_CA_CERT, ca_pem, sizeof(ca_pem)))
+		return false;
+	return strlcpy(cert_pem + length, ca_pem, sizeof(cert_pem) - length) < sizeof(cert_pem) - length;
+}
+
+/* Follows the key files: init makes them, renewals replace them. */
+void
+qdb_http_follow_keys(bool may_restart)
+{
+	uint32		generation = pg_atomic_read_u32(&qdb_shared->key_generation);
+
+	if (door == NULL || (secure != NULL && !may_restart))
+		return;
+	if (generation == secure_generation || (!qdb_shared->member && !qdb_company_certificates()))
+		return;
+	secure_generation = generation;
+	if (qdb_plaintext())
+		return;
+	if (!read_identity())
+	{
+		ereport(LOG, (errmsg("[http] there is no HTTPS: %s", qdb_keys_error())));
+		return;
+	}
+	if (secure != NULL)
+		MHD_stop_daemon(secure);
+	secure = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_TLS, 0, NULL, NULL, handler, NULL,
+							  MHD_OPTION_HTTPS_MEM_CERT, cert_pem,
+							  MHD_OPTION_HTTPS_MEM_KEY, key_pem,
+							  MHD_OPTION_HTTPS_MEM_TRUST, ca_pem,
+							  MHD_OPTION_HTTPS_PRIORITIES, TLS_PRIORITIES,
+							  MHD_OPTION_CONNECTION_LIMIT, (unsigned int) MAX_CONNECTIONS,
+							  MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int) IDLE_SECONDS,
+							  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
+							  MHD_OPTION_NOTIFY_CONNECTION, note_connection, NULL,
+							  MHD_OPTION_NOTIFY_COMPLETED, completed, NULL,
+							  MHD_OPTION_END);
+	fds_changed = true;
+	if (secure == NULL)
+		ereport(LOG, (errmsg("[http] could not start HTTPS with this node's certificate")));
+}
+
+bool
+qdb_http_open(MHD_AccessHandlerCallback answer, MHD_RequestCompletedCallback forget)
+{
+	char		why[256] = "";
+
+	handler = answer;
+	completed = forget;
+	plain = start_plain();
+	if (plain == NULL)
+	{
+		ereport(LOG, (errmsg("[http] could not start the HTTP server")));
+		return false;
+	}
+	door = qdb_door_open(qdb_listen_addresses, qdb_http_port, QDB_DOOR_RAW, why, sizeof(why));
+	if (door == NULL)
+	{
+		ereport(LOG,
+				(errmsg("[http] could not listen on port %d: %s", qdb_http_port, why),
+				 errhint("Is another server running on that port? Set quantadb.http_port or quantadb.listen_addresses; trying again each second.")));
+		qdb_http_close();
+		return false;
+	}
+	fds_changed = true;
+	qdb_http_follow_keys(true);
+	return true;
+}
+
+void
+qdb_http_close(void)
+{
+	if (plain != NULL)
+		MHD_stop_daemon(plain);
+	if (secure != NULL)
+		MHD_stop_daemon(secure);
+	plain = secure = NULL;
+	secure_generation = 0;
+	qdb_door_close(door);
+	door = NULL;
+	fds_changed = true;
+}
+
+/* Says why, as far as one write goes. */
+static void
+turn_away(int fd, const char *status, const char *error)
+{
+	char		answer[512];
+	char		body[256];
+	int			length;
+
+	length = snprintf(body, sizeof(body), "{\"error\": \"%s\"}\n", error);
+	length = snprintf(answer, sizeof(answer),
+					  "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+					  status, length, body);
+	(void) send(fd, answer, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+	(void) shutdown(fd, SHUT_WR);
+	close(fd);
+}
+
+static void
+hand_over(int fd, const struct sockaddr_storage *address, socklen_t length)
+{
+	unsigned char first = 0;
+	bool		tls = recv(fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) == 1 && first == TLS_HANDSHAKE;
+
+	if (find_client(address) == NULL || (tls && secure == NULL))
+		close(fd);
+	else if (tls)
+		(void) MHD_add_connection(secure, fd, (const struct sockaddr *) address, length);
+	else if (qdb_http_tls && !qdb_is_loopback((const struct sockaddr *) address))
+		turn_away(fd, "403 Forbidden", "this port answers other hosts over HTTPS only (quantadb.http_tls)");
+	else
+		(void) MHD_add_connection(plain, fd, (const struct sockaddr *) address, length);
+}
+
+void
+qdb_http_turn(void)
+{
+	struct sockaddr_storage address;
+	socklen_t	length;
+	int			fd;
+
+	if (door == NULL)
+		return;
+	qdb_door_turn(door);
+	while ((fd = qdb_door_take_socket(door, &address, &length)) >= 0)
+		hand_over(fd, &address, length);
+	(void) MHD_run(plain);
+	if (secure != NULL)
+		(void) MHD_run(secure);
+}
+
+static int
+epoll_fd(struct MHD_Daemon *daemon)
+{
+	const union MHD_DaemonInfo *info =
+	daemon != NULL ? MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
+
+	return info ? info->epoll_fd : -1;
+}
+
+int
+qdb_http_fds(int *fds, bool *changed)
+{
+	int			n = 0;
+	int			all[QDB_HTTP_MAX_FDS] = {door != NULL ? qdb_door_fd(door) : -1, epoll_fd(plain), epoll_fd(secure)};
+
+	for (int i = 0; i < QDB_HTTP_MAX_FDS; i++)
+	{
+		if (all[i] >= 0)
+			fds[n++] = all[i];
+	}
+	*changed = fds_changed;
+	fds_changed = false;
+	return n;
+}
+
+long
+qdb_http_timeout(long limit)
+{
+	struct MHD_Daemon *daemons[2] = {plain, secure};
+
+	for (int i = 0; i < 2; i++)
+	{
+		MHD_UNSIGNED_LONG_LONG wanted;
+
+		if (daemons[i] != NULL && MHD_get_timeout(daemons[i], &wanted) == MHD_YES &&
+			wanted < (MHD_UNSIGNED_LONG_LONG) limit)
+			limit = (long) wanted;
+	}
+	return limit;
+}
+
+/* The client's certificate, if its chain leads to our authority. */
+static X509 *
+client_certificate(struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+	gnutls_session_t session = info != NULL ? (gnutls_session_t) info->tls_session : NULL;
+	const gnutls_datum_t *chain;
+	unsigned int status = 1;
+	unsigned int n = 0;
+	const unsigned char *der;
+
+	if (session == NULL || gnutls_certificate_verify_peers2(session, &status) != 0 || status != 0)
+		return NULL;
+	chain = gnutls_certificate_get_peers(session, &n);
+	if (chain == NULL || n == 0)
+		return NULL;
+	der = chain[0].data;
+	return d2i_X509(NULL, &der, chain[0].size);
+}
+
+bool
+qdb_http_member_certificate(struct MHD_Connection *connection, char *who, size_t who_size)
+{
+	QdbPeerCert peer = {.cert = client_certificate(connection)};
+	const char *why = "no member's certificate was shown";
+	const QdbMember *member = NULL;
+	EVP_PKEY   *key = peer.cert != NULL ? X509_get0_pubkey(peer.cert) : NULL;
+
+	if (key != NULL && qdb_hash_key(key, peer.key_hash))
+	{
+		(void) qdb_read_cert_name(peer.cert, &peer.name);
+		LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+		member = qdb_company_certificates() ? qdb_member_by_name(&qdb_shared->state, peer.name.name) :
+			qdb_member_by_id(&qdb_shared->state, peer.name.member);
+		if (member != NULL)
+		{
+			why = qdb_judge_certificate(&qdb_shared->state, &peer, qdb_shared->identity.cluster_id,
+										member->id, member->incarnation, member->name);
+			snprintf(who, who_size, "member %s", member->name);
+		}
+		LWLockRelease(qdb_shared->state_lock);
+	}
+	X509_free(peer.cert);
+	if (member != NULL && why == NULL && !qdb_plaintext())
+		return true;
+	strlcpy(who, why != NULL ? why : "connections are in the clear", who_size);
+	return false;
+}
