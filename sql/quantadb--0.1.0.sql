@@ -110,6 +110,12 @@ CREATE FUNCTION quantadb_get_journal(
 	OUT reason text) RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'qdb_sql_journal' LANGUAGE C VOLATILE STRICT;
 
+CREATE FUNCTION quantadb_get_lost_writes(
+	OUT number bigint, OUT discarded timestamptz, OUT epoch bigint, OUT timeline int, OUT start_lsn pg_lsn,
+	OUT end_lsn pg_lsn, OUT transactions bigint, OUT first_commit timestamptz, OUT last_commit timestamptz,
+	OUT relations text, OUT saved_bytes bigint, OUT folder text) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'qdb_sql_lost_writes' LANGUAGE C VOLATILE STRICT;
+
 CREATE FUNCTION quantadb_get_settings(OUT name text, OUT value text, OUT description text) RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'qdb_sql_settings' LANGUAGE C VOLATILE STRICT;
 
@@ -120,20 +126,23 @@ AS 'MODULE_PATHNAME', 'qdb_sql_api_tokens' LANGUAGE C VOLATILE STRICT;
 CREATE VIEW quantadb_nodes AS SELECT * FROM quantadb_get_nodes();
 CREATE VIEW quantadb_replication AS SELECT * FROM quantadb_get_replication();
 CREATE VIEW quantadb_journal AS SELECT * FROM quantadb_get_journal();
+CREATE VIEW quantadb_lost_writes AS SELECT * FROM quantadb_get_lost_writes();
 CREATE VIEW quantadb_settings AS SELECT * FROM quantadb_get_settings();
 CREATE VIEW quantadb_api_tokens AS SELECT * FROM quantadb_get_api_tokens();
 
 REVOKE ALL ON FUNCTION quantadb_get_nodes() FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_get_replication() FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_get_journal() FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_get_lost_writes() FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_get_settings() FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_get_api_tokens() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quantadb_get_nodes() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION quantadb_get_replication() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION quantadb_get_journal() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION quantadb_get_lost_writes() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION quantadb_get_settings() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION quantadb_get_api_tokens() TO pg_monitor;
-GRANT SELECT ON quantadb_nodes, quantadb_replication, quantadb_journal, quantadb_settings,
+GRANT SELECT ON quantadb_nodes, quantadb_replication, quantadb_journal, quantadb_lost_writes, quantadb_settings,
 	quantadb_api_tokens TO pg_monitor;
 
 -- An administrator sees what a monitor sees.

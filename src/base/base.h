@@ -59,6 +59,7 @@ extern int	qdb_read_timeout_ms;	/* 0: none */
 extern int64 qdb_max_lag_bytes; /* of quantadb.max_replica_lag; -1 off */
 extern int64 qdb_max_lag_us;
 extern int	qdb_clone_rate_kb;	/* per second; 0: unlimited */
+extern int	qdb_lost_wal_limit_mb;	/* of WAL kept below quantadb/lost */
 extern int	qdb_debug_apply_stop;	/* point at which the application of
 									 * staged work dies; -1: none */
 
@@ -286,6 +287,15 @@ typedef enum QdbNodeState
 	QDB_NODE_FENCED				/* seat without a live lease, or not open yet */
 } QdbNodeState;
 
+/* How the last rewind ended that did not lead to the crash cycle. */
+typedef struct QdbRewindStatus
+{
+	uint32		failed;			/* how many have */
+	bool		useless;		/* it never will work */
+	bool		unreachable;	/* there was nobody to get data from */
+	char		reason[QDB_REASON_SIZE];
+} QdbRewindStatus;
+
 typedef struct QdbShared
 {
 	/*
@@ -381,6 +391,7 @@ typedef struct QdbShared
 	XLogRecPtr	wal_end;		/* last scanned or streamed end; coordinator,
 								 * under mutex */
 
+	QdbRewindStatus rewind;		/* resync worker, under mutex */
 	QdbProgress progress;		/* of this node; who resynchronises, under
 								 * mutex */
 
@@ -487,10 +498,21 @@ typedef enum QdbResyncTask
 {
 	QDB_RESYNC_JOIN = 1,		/* clone, for a node that is no member yet */
 	QDB_RESYNC_CLONE,			/* clone, for a member */
+	QDB_RESYNC_REWIND,
 	QDB_RESYNC_CLEAN			/* remove what a clone has left */
 } QdbResyncTask;
 
 extern PGDLLEXPORT void qdb_resync_main(Datum arg);
+
+/*
+ * How many rewinds were begun onto an epoch; outlives the crash cycles in which they are
+ * applied, so that their number is bounded.
+ */
+extern uint32 qdb_rewinds_load(uint64 epoch);
+extern bool qdb_rewinds_store(uint64 epoch, uint32 n);	/* false: logged */
+
+/* Placed by the plan of a rewind: what the journal shall say after the boot. */
+#define QDB_REWIND_DONE			QDB_STAGE_DIR "/rewind.done"
 
 /* Placed by the plan of a clone: says, after the boot, that one was applied. */
 #define QDB_CLONE_DONE			QDB_STAGE_DIR "/clone.done"

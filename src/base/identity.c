@@ -28,6 +28,7 @@
 
 #define IDENTITY_PATH	QDB_DIR "/identity"
 #define PENDING_PATH	QDB_DIR "/joining"
+#define REWINDS_PATH	QDB_DIR "/rewinds"
 #define PROMISE_PATH	QDB_DIR "/promise"
 #define FILE_FORMAT		1
 #define MAX_FILE		2048
@@ -327,4 +328,27 @@ qdb_promise_store(uint64 epoch)
 	}
 	snprintf(text, sizeof(text), "format=1\nepoch=" UINT64_FORMAT "\n", epoch);
 	return write_checked(PROMISE_PATH, text);
+}
+
+uint32
+qdb_rewinds_load(uint64 epoch)
+{
+	char		buf[MAX_FILE];
+	uint64		of = 0;
+	uint32		n = 0;
+
+	/* A damaged one bounds nothing, and forbids nothing either. */
+	if (read_checked(REWINDS_PATH, buf, sizeof(buf)) <= 0 ||
+		sscanf(buf, "format=1\nepoch=%lu\nrewinds=%u\n", &of, &n) != 2 || of != epoch)
+		return 0;
+	return n;
+}
+
+bool
+qdb_rewinds_store(uint64 epoch, uint32 n)
+{
+	char text[	64];
+
+	snprintf(text, sizeof(text), "format=1\nepoch=" UINT64_FORMAT "\nrewinds=%u\n", epoch, n);
+	return write_checked(REWINDS_PATH, text);
 }

@@ -44,6 +44,7 @@ static char *max_replica_lag = NULL;
 int64		qdb_max_lag_bytes = -1;
 int64		qdb_max_lag_us = -1;
 int			qdb_clone_rate_kb = 0;
+int			qdb_lost_wal_limit_mb = 1024;
 int			qdb_debug_apply_stop = -1;
 
 static const struct config_enum_entry consistency_options[] = {
@@ -319,6 +320,9 @@ qdb_define_settings(void)
 	DefineCustomStringVariable("quantadb.min_lsn", "Position that session reads wait for.",
 							   NULL, &qdb_min_lsn, "", PGC_USERSET, 0,
 							   check_min_lsn, NULL, NULL);
+	DefineCustomIntVariable("quantadb.lost_wal_limit", "Most WAL that is kept of what rewinds have thrown away.",
+							"Summaries are kept without.", &qdb_lost_wal_limit_mb, 1024, 0, MAX_KILOBYTES,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomIntVariable("quantadb.debug_apply_stop", "Kills the postmaster at this point of staged work.",
 							"Three points a step: before, in the middle, after. For tests.",
 							&qdb_debug_apply_stop, -1, -1, INT_MAX, PGC_SIGHUP,

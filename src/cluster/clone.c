@@ -35,8 +35,8 @@ static int64 leave_us = 0;		/* joining was given up; when not to wait any
 static bool leave_answered = false;
 static bool leave_sent = false;
 
-static bool
-is_running(void)
+bool
+qdb_resync_running(void)
 {
 	pid_t		pid;
 
@@ -49,8 +49,14 @@ is_running(void)
 	return qdb_shared->clone.worker != 0;
 }
 
-static void
-start_worker(QdbResyncTask task)
+bool
+qdb_resync_may_start(void)
+{
+	return qdb_co.now_us >= next_start_us;
+}
+
+void
+qdb_start_resync(QdbResyncTask task)
 {
 	BackgroundWorker bgw;
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
@@ -181,7 +187,7 @@ stop_joining(void)
 	LWLockRelease(qdb_shared->state_lock);
 	show_joining(QDB_NODE_INERT, "");
 	qdb_shared->joining = false;
-	start_worker(QDB_RESYNC_CLEAN);
+	qdb_start_resync(QDB_RESYNC_CLEAN);
 }
 
 static void
@@ -247,7 +253,7 @@ qdb_joining_turn(void)
 	/* The others have removed it meanwhile. */
 	if (qdb_co.state->epoch != 0 && qdb_self_member() == NULL &&
 		qdb_co.self.member < qdb_co.state->next_member_id && clone.phase != QDB_CLONE_FAILED &&
-		!is_running())
+		!qdb_resync_running())
 	{
 		SpinLockAcquire(&qdb_shared->mutex);
 		qdb_shared->clone.phase = QDB_CLONE_FAILED;
@@ -263,11 +269,17 @@ qdb_joining_turn(void)
 	note_source(&clone);
 	if (clone.phase == QDB_CLONE_FAILED)
 		give_up_joining(&clone);
-	else if (!is_running() && qdb_co.now_us >= next_start_us && qdb_co.state->epoch != 0)
-		start_worker(QDB_RESYNC_JOIN);
+	else if (!qdb_resync_running() && qdb_resync_may_start() && qdb_co.state->epoch != 0)
+		qdb_start_resync(QDB_RESYNC_JOIN);
 }
 
 /* ---- a member ---- */
+
+bool
+qdb_clone_wanted(void)
+{
+	return wanted;
+}
 
 void
 qdb_want_clone(const char *reason)
@@ -307,7 +319,7 @@ finish_clone(void)
 	if (stat(QDB_CLONE_DONE, &st) != 0)
 		return;
 	qdb_note_event("clone_done", qdb_co.self.name, "has the primary's data and catches up");
-	start_worker(QDB_RESYNC_CLEAN);
+	qdb_start_resync(QDB_RESYNC_CLEAN);
 }
 
 void
@@ -340,6 +352,6 @@ qdb_clone_turn(void)
 		wanted = false;
 		set_phase(QDB_CLONE_NONE);
 	}
-	else if (!is_running() && qdb_co.now_us >= next_start_us)
-		start_worker(QDB_RESYNC_CLONE);
+	else if (!qdb_resync_running() && qdb_resync_may_start())
+		qdb_start_resync(QDB_RESYNC_CLONE);
 }

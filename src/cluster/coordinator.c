@@ -345,6 +345,7 @@ take_turn(void)
 	qdb_leader_turn();
 	qdb_certificates_turn();
 	qdb_watch_turn();
+	qdb_ladder_turn();
 	qdb_clone_turn();
 	update_address();
 	qdb_publish_state();

@@ -194,6 +194,18 @@ extern void qdb_resume_joining(void);
 extern void qdb_joining_turn(void);
 extern void qdb_clone_turn(void);
 
+/* The resync worker, one at a time, for one task. */
+extern void qdb_start_resync(QdbResyncTask task);
+extern bool qdb_resync_running(void);
+extern bool qdb_resync_may_start(void);
+extern bool qdb_clone_wanted(void);
+
+/* ---- ladder.c ---- */
+/* This node has replayed past the fork; or it can follow after all. */
+extern void qdb_want_rewind(const char *reason);
+extern void qdb_forget_rewind(void);
+extern void qdb_ladder_turn(void);
+
 /* This member's data cannot follow the primary's. */
 extern void qdb_want_clone(const char *reason);
 

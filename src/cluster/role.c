@@ -241,9 +241,10 @@ follow_holder(const QdbState *state, const QdbGrant *grant)
 	{
 		qdb_set_problem(why[0] != '\0' ? why : "its WAL has left the primary's history");
 		if (strncmp(why, "needs a rewind", strlen("needs a rewind")) == 0)
-			qdb_want_clone(why);
+			qdb_want_rewind(why);
 		return;
 	}
+	qdb_forget_rewind();
 	qdb_set_problem("");
 	set_target(holder, grant->epoch);
 }

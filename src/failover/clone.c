@@ -28,6 +28,7 @@
 #include "catalog/catversion.h"
 #include "failover/clone.h"
 #include "failover/failover.h"
+#include "failover/rewind.h"
 #include "failover/wal_files.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
@@ -545,6 +546,8 @@ qdb_resync_main(Datum arg)
 	LWLockRelease(qdb_shared->state_lock);
 	if (task == QDB_RESYNC_CLEAN)
 		clean_up();
+	else if (task == QDB_RESYNC_REWIND)
+		qdb_rewind_run(&self);
 	else if (!qdb_clone_run(&self, task == QDB_RESYNC_JOIN, why))
 		ereport(LOG, (errmsg("[failover] The clone was given up: %s", why)));
 	proc_exit(0);

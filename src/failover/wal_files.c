@@ -104,6 +104,32 @@ qdb_remove_file(const char *path)
 }
 
 bool
+qdb_copy_cut(const char *from, const char *to, uint32 keep)
+{
+	char		block[XLOG_BLCKSZ];
+	int			in = open(from, O_RDONLY | PG_BINARY | O_CLOEXEC);
+	int			out = open(to, O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY | O_CLOEXEC, pg_file_create_mode);
+	bool		ok = in >= 0 && out >= 0;
+
+	for (uint32 offset = 0; ok && offset < keep; offset += sizeof(block))
+	{
+		ssize_t		length = Min(sizeof(block), keep - offset);
+
+		ok = pg_pread(in, block, length, offset) == length &&
+			pg_pwrite(out, block, length, offset) == length;
+	}
+	ok = ok && ftruncate(out, wal_segment_size) == 0 && pg_fsync(out) == 0;
+	if (!ok)
+		ereport(LOG, (errcode_for_file_access(),
+					  errmsg("[failover] could not copy \"%s\": %m", from)));
+	if (in >= 0)
+		close(in);
+	if (out >= 0)
+		close(out);
+	return ok;
+}
+
+bool
 qdb_file_exists(const char *path)
 {
 	struct stat st;
@@ -142,13 +168,20 @@ bool
 qdb_history_read(TimeLineID timeline, QdbHistory *history)
 {
 	char		path[MAXPGPATH];
+
+	TLHistoryFilePath(path, timeline);
+	return qdb_history_read_at(path, history);
+}
+
+bool
+qdb_history_read_at(const char *path, QdbHistory *history)
+{
 	char		line[MAXPGPATH];
 	FILE	   *file;
 	bool		ok = true;
 	bool		marked = false;
 
 	memset(history, 0, sizeof(*history));
-	TLHistoryFilePath(path, timeline);
 	file = fopen(path, "r");
 	if (file == NULL)
 	{

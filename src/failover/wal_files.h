@@ -42,10 +42,14 @@ extern bool qdb_place_file(const char *path, const char *content);
 
 /* Unlink; the caller fsyncs the directory.  A missing file is fine. */
 extern bool qdb_remove_file(const char *path);
+
+/* Copies a segment, durably, with zeroes from this offset on. */
+extern bool qdb_copy_cut(const char *from, const char *to, uint32 keep);
 extern bool qdb_file_exists(const char *path);
 
 /* False: unreadable or malformed, logged.  A missing file is true, !exists. */
 extern bool qdb_history_read(TimeLineID timeline, QdbHistory *history);
+extern bool qdb_history_read_at(const char *path, QdbHistory *history);
 extern void qdb_history_free(QdbHistory *history);
 
 /* Timeline that owns the byte before position in the history of tip. */

@@ -135,7 +135,7 @@ sub create_first
 	my ($self, $i, %args) = @_;
 	$i ||= 1;
 	my $node = $self->node($i);
-	run_ok("$bindir/initdb", '-A', 'trust', '-U', 'postgres', '-N', '-E', 'UTF8',
+	run_ok("$bindir/initdb", '-A', 'trust', '-U', 'postgres', '-N', '-k', '-E', 'UTF8',
 		'--locale=C', '-D', $node->{data});
 	append_file("$node->{data}/postgresql.conf", "include = 'node.conf'\n");
 	$self->write_settings($i, %args);
@@ -538,6 +538,72 @@ sub outage_ms
 		return int(1000 * ($ack->[2] - $at)) if $ack->[1] > $at;
 	}
 	return undef;
+}
+
+# Stops or continues the walreceivers of the other nodes: what $primary writes
+# meanwhile stays with it, though its lease lives.
+sub signal_receivers
+{
+	my ($self, $signal, $primary) = @_;
+	for my $i (grep { $_ != $primary } $self->all)
+	{
+		my $postmaster = $self->postmaster($i) or next;
+		for my $pid (children_of($postmaster))
+		{
+			kill $signal, $pid if slurp("/proc/$pid/cmdline") =~ /walreceiver/;
+		}
+	}
+}
+
+# Runs $query on the primary so that no other node has it, then kills the primary and
+# waits for the next one, whose number is returned.
+sub diverge
+{
+	my ($self, $primary, @queries) = @_;
+	$self->signal_receivers('STOP', $primary);
+	eval { $self->sql($primary, "SET synchronous_commit = local; $_", timeout => 120) for @queries; };
+	my $error = $@;
+	$self->kill_all($primary);
+	# Before they read on what is in their sockets.
+	$self->signal_receivers('TERM', $primary);
+	$self->signal_receivers('CONT', $primary);
+	die $error if $error;
+	my $new;
+	$self->wait_for(sub { $new = $self->primary; $new && $new != $primary }, 60, 'a new primary');
+	$self->wait_for(sub { $self->write_ok($new) }, 30, "n$new takes writes");
+	return $new;
+}
+
+# One line for all tables of a database, sorted within each: equal on equal nodes.
+sub fingerprint
+{
+	my ($self, $i, $database) = @_;
+	my $conninfo = $self->conninfo($i);
+	$conninfo =~ s/dbname=postgres/dbname=$database/ if $database;
+	my ($code, $tables, $err) = psql($conninfo, "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
+		JOIN pg_class ON oid = format('%I.%I', schemaname, tablename)::regclass
+		WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND relpersistence = 'p' ORDER BY 1");
+	die $err if $code;
+	my @lines;
+	for my $table (split /\n/, $tables)
+	{
+		my ($c, $sum, $e) = psql($conninfo,
+			"SELECT count(*) || ' ' || coalesce(sum(hashtext(t::text)::bigint), 0) FROM $table t", timeout => 120);
+		die $e if $c;
+		push @lines, "$table $sum";
+	}
+	return join(', ', @lines);
+}
+
+# Complaints of amcheck about any table or index of a database; '' is none.
+sub amcheck
+{
+	my ($self, $i, $database) = @_;
+	my ($out, $err) = ('', '');
+	my $run = IPC::Run::run([ "$bindir/pg_amcheck", '-h', '127.0.0.1', '-p', $self->node($i)->{sql},
+			'-U', 'postgres', '--heapallindexed', $database || 'postgres' ],
+		'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(180));
+	return $run ? $out : "$out$err";
 }
 
 # ---- end ----

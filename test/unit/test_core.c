@@ -14,6 +14,7 @@
 #include "core/failover.h"
 #include "core/frame.h"
 #include "core/plan.h"
+#include "core/rewind.h"
 #include "core/quorum.h"
 #include "core/state.h"
 #include "core/token_text.h"
@@ -809,6 +810,92 @@ plan_touches_only_what_it_may(void)
 }
 
 static void
+fork_is_the_end_of_the_common_history(void)
+{
+	const QdbTimelinePart one[] = {{1, 0, UINT64_MAX}};
+	const QdbTimelinePart two[] = {{1, 0, 100}, {2, 100, UINT64_MAX}};
+	const QdbTimelinePart three[] = {{1, 0, 100}, {3, 100, UINT64_MAX}};
+	const QdbTimelinePart later[] = {{1, 0, 300}, {4, 300, UINT64_MAX}};
+	const QdbTimelinePart other[] = {{7, 0, UINT64_MAX}};
+	uint32_t	timeline;
+	uint64_t	fork;
+
+	CHECK(qdb_rewind_fork(one, 1, two, 2, &timeline, &fork) && timeline == 1 && fork == 100);
+	CHECK(qdb_rewind_fork(two, 2, three, 2, &timeline, &fork) && timeline == 1 && fork == 100);
+	CHECK(qdb_rewind_fork(later, 2, two, 2, &timeline, &fork) && timeline == 1 && fork == 100);
+	CHECK(!qdb_rewind_fork(other, 1, two, 2, &timeline, &fork));
+	CHECK(!qdb_rewind_fork(one, 1, one, 1, &timeline, &fork));
+}
+
+static void
+replay_starts_before_what_either_side_needs(void)
+{
+	const QdbRewindLimits limits = {.fork = 1000,.own_redo = 500,.source_redo = 600,.oldest_xid = 50};
+	QdbCheckpointView view = {.end = 900,.redo = 400,.full_page_writes = true,.next_xid = 50};
+
+	CHECK(qdb_rewind_may_start(&view, &limits));
+	view.end = 1001;
+	CHECK(!qdb_rewind_may_start(&view, &limits));
+	view.end = 1000;
+	view.redo = 501;			/* I12 */
+	CHECK(!qdb_rewind_may_start(&view, &limits));
+	view.redo = 500;
+	view.next_xid = 51;
+	CHECK(!qdb_rewind_may_start(&view, &limits));
+	view.next_xid = 1;
+	view.full_page_writes = false;
+	CHECK(!qdb_rewind_may_start(&view, &limits));
+}
+
+static void
+segments_change_as_their_sizes_say(void)
+{
+	QdbSegmentView view = {.exists = true,.local_size = 80,.source_size = 80,.cut_block = QDB_NO_BLOCK};
+	QdbSegmentChange change = qdb_rewind_segment(&view, 8);
+
+	CHECK(!change.whole && !change.truncate && change.tail_from == QDB_NO_BLOCK && change.nblocks == 10);
+	view.source_size = 96;
+	view.local_size = 84;		/* a block that was not written whole */
+	change = qdb_rewind_segment(&view, 8);
+	CHECK(!change.truncate && change.tail_from == 10 && change.nblocks == 12);
+	view.source_size = 40;
+	change = qdb_rewind_segment(&view, 8);
+	CHECK(change.truncate && change.tail_from == QDB_NO_BLOCK);
+	view.source_size = 80;
+	view.cut_block = 3;
+	change = qdb_rewind_segment(&view, 8);
+	CHECK(change.tail_from == 3);
+	view.recreated = true;
+	CHECK(qdb_rewind_segment(&view, 8).whole);
+	view.recreated = view.exists = false;
+	CHECK(qdb_rewind_segment(&view, 8).whole);
+}
+
+static void
+ladder_ends_at_a_clone(void)
+{
+	QdbLadder	ladder = {.now_us = 10};
+
+	CHECK(qdb_ladder_rung(&ladder) == QDB_RUNG_WAIT);
+	ladder.diverged = true;
+	CHECK(qdb_ladder_rung(&ladder) == QDB_RUNG_REWIND);
+	ladder.not_before_us = 11;
+	CHECK(qdb_ladder_rung(&ladder) == QDB_RUNG_WAIT);
+	ladder.not_before_us = 0;
+	ladder.rewinds = QDB_REWIND_TRIES;
+	CHECK(qdb_ladder_rung(&ladder) == QDB_RUNG_CLONE);
+	ladder.rewinds = 0;
+	ladder.failures = QDB_REWIND_FAILURES;
+	CHECK(qdb_ladder_rung(&ladder) == QDB_RUNG_CLONE);
+	ladder.failures = 0;
+	ladder.rewind_useless = true;
+	CHECK(qdb_ladder_rung(&ladder) == QDB_RUNG_CLONE);
+	ladder.rewind_useless = ladder.diverged = false;
+	ladder.lacks_wal = true;
+	CHECK(qdb_ladder_rung(&ladder) == QDB_RUNG_CLONE);
+}
+
+static void
 plan_is_read_as_written_or_refused(void)
 {
 	QdbStep		step = {.kind = QDB_STEP_BLOCKS,.number = 77};
@@ -874,6 +961,10 @@ static const Test tests[] = {
 	TEST(reader_and_writer_stay_in_bounds),
 	TEST(plan_touches_only_what_it_may),
 	TEST(plan_is_read_as_written_or_refused),
+	TEST(fork_is_the_end_of_the_common_history),
+	TEST(replay_starts_before_what_either_side_needs),
+	TEST(segments_change_as_their_sizes_say),
+	TEST(ladder_ends_at_a_clone),
 };
 
 int

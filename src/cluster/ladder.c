@@ -1,0 +1,141 @@
+/*-------------------------------------------------------------------------
+ *
+ * ladder.c
+ *		How a node whose WAL has left the primary's history comes back.
+ *
+ * Follow and trim are role.c's; here is what comes after them: rewind, with bounded
+ * retries, then clone.  Which of them decides qdb_ladder_rung (core/rewind.c).  The work is the
+ * resync worker's: this process never waits.
+ *
+ * Every step and its reason goes into the journal.  A rewind that works ends in a
+ * crash cycle; the entry about it is made after that, from a file that the plan placed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "core/rewind.h"
+
+#include "cluster/internal.h"
+
+#define RETRY_US		(1000 * 1000)
+
+static bool wanted = false;
+static char wanted_why[QDB_REASON_SIZE];
+static uint64 wanted_epoch = 0;
+static bool started = false;	/* the worker that runs, or ran, is ours */
+static uint32 failures = 0;		/* in this epoch, not for want of a source */
+static uint32 seen_failed = 0;	/* of QdbShared.rewind.failed */
+static bool useless = false;
+static int64 not_before_us = 0;
+
+void
+qdb_want_rewind(const char *reason)
+{
+	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
+	uint64		epoch = grant != NULL ? grant->epoch : 0;
+
+	strlcpy(wanted_why, reason, sizeof(wanted_why));
+	wanted = true;
+	if (wanted_epoch == epoch)
+		return;
+	wanted_epoch = epoch;
+	failures = 0;
+	useless = started = false;
+	not_before_us = 0;
+	seen_failed = qdb_shared->rewind.failed;
+	qdb_note_event("rewind_due", qdb_co.self.name, reason);
+}
+
+void
+qdb_forget_rewind(void)
+{
+	wanted = false;
+}
+
+/* What the plan of the last rewind has left for the journal. */
+static void
+finish_rewind(void)
+{
+	static bool looked = false;
+	char text[	QDB_REASON_SIZE];
+	int			fd;
+	ssize_t		n;
+
+	if (looked)
+		return;
+	looked = true;
+	fd = open(QDB_REWIND_DONE, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[		Max(n, 0)] = '\0';
+
+	qdb_note_event("rewind_done", qdb_co.self.name, text);
+	qdb_start_resync(QDB_RESYNC_CLEAN);
+}
+
+/* The worker has ended without a crash cycle. */
+static void
+take_failure(void)
+{
+	QdbRewindStatus status;
+	char text[	QDB_REASON_SIZE];
+
+	SpinLockAcquire(&qdb_shared->mutex);
+	status = qdb_shared->rewind;
+	SpinLockRelease(&qdb_shared->mutex);
+	started = false;
+	not_before_us = qdb_co.now_us + RETRY_US;
+	if (status.failed == seen_failed)
+	{
+		failures++;				/* it died */
+		return;
+	}
+	seen_failed = status.failed;
+	useless = status.useless;
+	if (!status.unreachable)
+		failures++;
+	snprintf(text, sizeof(text), "%.120s; the rewind did not work: %.100s", wanted_why, status.reason);
+	qdb_set_problem(text);
+	if (!status.unreachable)
+		qdb_note_event("rewind_failed", qdb_co.self.name, status.reason);
+}
+
+void
+qdb_ladder_turn(void)
+{
+	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
+	QdbLadder	ladder = {0};
+
+	finish_rewind();
+	if (!wanted || grant == NULL || grant->epoch != wanted_epoch || qdb_shared->promised != wanted_epoch ||
+		grant->holder == qdb_co.self.member || qdb_clone_wanted() || qdb_resync_running())
+		return;
+	if (started)
+		take_failure();
+	ladder.diverged = true;
+	ladder.rewind_useless = useless;
+	ladder.failures = failures;
+	ladder.rewinds = qdb_rewinds_load(wanted_epoch);
+	ladder.now_us = qdb_co.now_us;
+	ladder.not_before_us = not_before_us;
+	switch (qdb_ladder_rung(&ladder))
+	{
+		case QDB_RUNG_WAIT:
+			break;
+		case QDB_RUNG_REWIND:
+			if (!qdb_resync_may_start())
+				break;
+			started = true;
+			qdb_start_resync(QDB_RESYNC_REWIND);
+			break;
+		case QDB_RUNG_CLONE:
+			qdb_want_clone(useless ? qdb_shared->rewind.reason : "rewinds did not bring it back");
+			break;
+	}
+}
