@@ -158,6 +158,33 @@ qdb_check_lag(QdbGate gate, const PlannedStmt *plan)
 			 errhint("Read on another node. %s", qdb_primary_hint())));
 }
 
+/*
+ * Under async a snapshot can show commits that are on no quorum yet; a strict
+ * read waits until they are.  False: not in time.
+ */
+static bool
+wait_for_own_quorum(void)
+{
+	int64		deadline = qdb_read_deadline();
+	XLogRecPtr	shown;
+	bool		async;
+
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	async = qdb_is_async(&qdb_shared->state);
+	LWLockRelease(qdb_shared->state_lock);
+	if (!async)
+		return true;
+	shown = GetFlushRecPtr(NULL);
+	while (pg_atomic_read_u64(&qdb_shared->quorum_lsn) < shown)
+	{
+		if (qdb_now_us() >= deadline)
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000);
+	}
+	return true;
+}
+
 /* After the snapshot, on a node that is not a standby. */
 void
 qdb_check_strict(QdbGate gate)
@@ -165,7 +192,7 @@ qdb_check_strict(QdbGate gate)
 	if (gate == QDB_GATE_INERT || gate == QDB_GATE_STANDBY ||
 		qdb_read_consistency != QDB_READ_STRICT)
 		return;
-	if (gate == QDB_GATE_OPEN && qdb_lease_alive())
+	if (gate == QDB_GATE_OPEN && wait_for_own_quorum() && qdb_lease_alive())
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

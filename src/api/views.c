@@ -327,6 +327,10 @@ qdb_sql_settings(PG_FUNCTION_ARGS)
 				"URLs that are told what happens; shown without their paths, which may be secret.");
 	put_setting(fcinfo, "webhook_secret", settings.webhook_secret[0] != '\0' ? "(set)" : NULL,
 				"Key of the signature in each webhook call.");
+	put_setting(fcinfo, "durability", settings.async ? "async" : "quorum",
+				"What an acknowledged commit is on: a quorum, or the primary alone.");
+	put_setting(fcinfo, "max_lag_on_failover", psprintf(UINT64_FORMAT "B", settings.max_lag_bytes),
+				"Under async: WAL that an automatic failover may lose at most.");
 	put_setting(fcinfo, "auto_failover", settings.auto_failover ? "on" : "off",
 				"Whether the cluster replaces a lost primary by itself.");
 	return (Datum) 0;

@@ -26,6 +26,7 @@ view_self(QdbPeerView *view, const QdbGrant *last)
 	view->connected = true;
 	view->heard_us = qdb_co.now_us;
 	view->able = qdb_co.why_not[0] == '\0' && !qdb_co.handing_over;
+	view->wal_end = qdb_co.wal_end;
 	view->why_not = qdb_co.why_not;
 	view->boot = qdb_co.self.boot;
 	view->quorum_epoch = qdb_shared->open_epoch;
@@ -52,6 +53,7 @@ view_peer(QdbPeerView *view, const QdbPeer *peer)
 	view->heard_us = peer->heard_us;
 	view->primary_heard_us = peer->primary_heard_us;
 	view->able = peer->able;
+	view->wal_end = peer->wal_end;
 	view->why_not = peer->why_not;
 	view->boot = peer->boot;
 	view->quorum_epoch = peer->gate_epoch;
@@ -216,6 +218,25 @@ replace_dead_leader(void)
 	qdb_raft_leader_dead(qdb_co.raft, leader, rank);
 }
 
+/* Async keeps the cluster without a primary: say so, once for an epoch. */
+static void
+note_held_back(uint64 bytes)
+{
+	static uint64 noted_epoch = 0;
+	char text[	QDB_REASON_SIZE];
+
+	if (bytes == 0 || noted_epoch == qdb_co.state->epoch)
+		return;
+	noted_epoch = qdb_co.state->epoch;
+	if (bytes == UINT64_MAX)
+		snprintf(text, sizeof(text), "no failover: how much the lost primary was ahead is unknown; bring it back, or use quantadb_promote");
+	else
+		snprintf(text, sizeof(text), "no failover: %llu bytes would be lost, max_lag_on_failover is %llu; bring the primary back, or use quantadb_promote",
+				 (unsigned long long) bytes, (unsigned long long) qdb_co.state->settings.max_lag_bytes);
+	qdb_note_event("held_back", "", text);
+	ereport(LOG, (errmsg("[failover] %s", text)));
+}
+
 void
 qdb_leader_turn(void)
 {
@@ -239,6 +260,7 @@ qdb_leader_turn(void)
 		return;
 	qdb_build_view(&view);
 	action = qdb_failover_decide(qdb_co.state, &view);
+	note_held_back(action.held_back);
 	if (action.kind == QDB_ACT_TRANSFER)
 	{
 		if (qdb_co.now_us < next_transfer_us)

@@ -110,6 +110,50 @@ set_reason(QdbAction *action, const char *format,...)
 }
 
 /*
+ * Under async, how much the last holder was ahead of a position when it was
+ * last heard; what it wrote after that nobody knows.
+ */
+static uint64_t
+lag_behind_holder(const Scene *scene, uint64_t lsn)
+{
+	if (scene->holder == NULL || scene->holder->wal_end == 0)
+		return UINT64_MAX;		/* never heard: nobody can say */
+	return scene->holder->wal_end > lsn ? scene->holder->wal_end - lsn : 0;
+}
+
+/* The nearest of those that could win now. */
+static uint64_t
+least_lag(const Scene *scene)
+{
+	uint64_t	least = UINT64_MAX;
+
+	for (size_t i = 0; i < scene->view->npeers && i < QDB_MAX_MEMBERS; i++)
+	{
+		const QdbPeerView *peer = &scene->view->peers[i];
+		const QdbMember *m = qdb_member_by_id(scene->state, peer->member);
+		uint64_t	lag = lag_behind_holder(scene, peer->wal_end);
+
+		if (m != NULL && m->role == QDB_ROLE_VOTER && m->priority > 0 && peer->connected &&
+			(scene->holder == NULL || peer->member != scene->holder->member || !peer->gone) && lag < least)
+			least = lag;
+	}
+	return least;
+}
+
+/*
+ * Does async hold an automatic failover back?  What was asked for, or handed over by
+ * the holder itself, is not automatic.
+ */
+static bool
+loses_too_much(const Scene *scene, uint64_t lag)
+{
+	const QdbState *state = scene->state;
+
+	return qdb_is_async(state) && !state->seat_released && state->move.target == 0 &&
+		lag > state->settings.max_lag_bytes;
+}
+
+/*
  * A paused cluster opens an epoch only to give the seat back to its last
  * holder, once that one is here, or to whom it was asked for.
  */
@@ -125,6 +169,12 @@ open_epoch(const Scene *scene, QdbAction *action)
 	if (!scene->state->settings.auto_failover && !back && scene->state->move.target == 0)
 	{
 		action->reason[0] = '\0';
+		return true;
+	}
+	if (scene->grant != NULL && !back && loses_too_much(scene, least_lag(scene)))
+	{
+		/* Better no primary than one that has lost more than was agreed. */
+		action->held_back = least_lag(scene);
 		return true;
 	}
 	action->kind = QDB_ACT_OPEN_EPOCH;
@@ -184,6 +234,23 @@ add_reason(QdbAction *action, const char *format,...)
 	va_end(args);
 }
 
+/* What async may have lost, in numbers: the holder went on after it was last heard. */
+static void
+tell_async_loss(const Scene *scene, QdbAction *action)
+{
+	uint64_t	lag = lag_behind_holder(scene, action->grant.fork);
+
+	if (!qdb_is_async(scene->state) || scene->state->seat_released ||
+		(scene->holder != NULL && scene->holder->member == action->member))
+		return;
+	if (lag == UINT64_MAX)
+		add_reason(action, "; durability is async and the last primary was never heard: what is lost is unknown");
+	else
+		add_reason(action, "; durability is async: %llu bytes that %s had may be lost, and what it wrote in the %lld ms since",
+				   (unsigned long long) lag, name_of(scene, scene->holder->member),
+				   (long long) ((scene->view->now_us - scene->holder->heard_us) / 1000));
+}
+
 /* "n2 was chosen: ...", and who has as much but cannot; the rest is said by the state. */
 static void
 explain_seat(const Scene *scene, QdbAction *action)
@@ -200,6 +267,7 @@ explain_seat(const Scene *scene, QdbAction *action)
 				   "it was asked for and has as much WAL as any" :
 				   "its WAL is the most of a majority",
 				   (unsigned) (action->grant.fork >> 32), (unsigned) action->grant.fork);
+	tell_async_loss(scene, action);
 	for (uint32_t i = 0; i < state->nreports; i++)
 	{
 		const QdbPeerView *peer = find_peer(scene->view, state->reports[i].member);
@@ -315,6 +383,13 @@ rule_seat(Scene *scene, QdbAction *action)
 	scene->pass_failed = false;
 	if (!found && !qdb_choose_seat(state, is_eligible, scene, &action->grant, why, sizeof(why)))
 		return false;
+
+	if (loses_too_much(scene, lag_behind_holder(scene, action->grant.fork)))
+	{
+		action->held_back = lag_behind_holder(scene, action->grant.fork);
+		memset(&action->grant, 0, sizeof(action->grant));
+		return false;
+	}
 
 	/* A report more may name a node with more WAL: worth a moment. */
 	if (is_report_due(scene) && view->reports_seen_us != 0 &&

@@ -28,6 +28,7 @@ typedef struct QdbPeerView
 									 * quorum LSN not behind */
 	bool		caught_up;		/* learner: has reached the primary's flush
 								 * position */
+	uint64_t	wal_end;		/* as its last heartbeat said; 0 unknown */
 } QdbPeerView;
 
 typedef struct QdbLeaderView
@@ -64,6 +65,8 @@ typedef struct QdbAction
 	uint64_t	donor;
 	uint64_t	epoch;
 	bool		suspicion;		/* OPEN_EPOCH: silence is all there is */
+	uint64_t	held_back;		/* async: a failover would lose so many bytes,
+								 * too many; 0 no */
 	QdbGrant	grant;
 	char		reason[QDB_REASON_SIZE];
 } QdbAction;

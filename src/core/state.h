@@ -164,6 +164,14 @@ typedef struct QdbClusterSettings
 	bool		auto_failover;	/* false while paused */
 
 	/*
+	 * durability: async gives up I5 and I7.  A switch is a numbered change;
+	 * async_before is what holds under the number before, while that is open.
+	 */
+	bool		async;
+	bool		async_before;
+	uint64_t	max_lag_bytes;	/* max_lag_on_failover, under async */
+
+	/*
 	 * URLs, separated by one space; empty: none.  They and the secret are
 	 * shown to nobody: a URL often carries a secret in its path.
 	 */
@@ -328,6 +336,12 @@ extern bool qdb_command_encode(const QdbCommand *command, uint8_t *buf, size_t *
 extern bool qdb_command_decode(const uint8_t *buf, size_t len, QdbCommand *command);
 extern bool qdb_state_encode(const QdbState *state, uint8_t *buf, size_t *len);
 extern bool qdb_state_decode(const uint8_t *buf, size_t len, QdbState *state);
+
+/*
+ * May commits have been acknowledged without a quorum?  True until a switch back
+ * to quorum is closed.
+ */
+extern bool qdb_is_async(const QdbState *state);
 
 /* Look-ups; NULL when there is none. */
 extern const QdbMember *qdb_member_by_id(const QdbState *state, uint64_t id);

@@ -368,6 +368,9 @@ walk_settings(Codec *c, QdbState *s)
 	walk_u32(c, &s->settings.open_ms);
 	walk_u32(c, &s->settings.min_failover_ms);
 	walk_bool(c, &s->settings.auto_failover);
+	walk_bool(c, &s->settings.async);
+	walk_bool(c, &s->settings.async_before);
+	walk_u64(c, &s->settings.max_lag_bytes);
 	walk_text(c, s->settings.webhooks, sizeof(s->settings.webhooks));
 	walk_text(c, s->settings.webhook_secret, sizeof(s->settings.webhook_secret));
 	for (int i = 0; i < QDB_MAX_WEBHOOKS; i++)

@@ -62,4 +62,7 @@ extern QdbResult qdb_apply_presence(QdbState *state, const QdbCommand *command);
 extern bool qdb_set_webhooks(QdbState *state, const char *value);
 extern QdbResult qdb_apply_webhook_told(QdbState *state, const QdbCommand *command);
 
+/* Starts the next membership number; the caller then changes one thing (I13). */
+extern void qdb_open_change(QdbState *state);
+
 #endif							/* QDB_CORE_STATE_INTERNAL_H */

@@ -113,15 +113,16 @@ check_voter_change(const QdbState *state, const QdbCommand *command, bool leaves
 	return QDB_OK;
 }
 
-/* Start the next number; the caller then changes the one role. */
-static void
-open_change(QdbState *state)
+/* Start the next number; the caller then changes the one role, or the durability. */
+void
+qdb_open_change(QdbState *state)
 {
 	memset(state->previous_roles, 0, sizeof(state->previous_roles));
 	for (uint32_t i = 0; i < state->nmembers; i++)
 		state->previous_roles[i] = state->members[i].role;
 	state->membership++;
 	state->change_open = true;
+	state->settings.async_before = state->settings.async;
 }
 
 /*
@@ -160,7 +161,7 @@ qdb_apply_member_role(QdbState *state, const QdbCommand *command)
 
 		if (result != QDB_OK)
 			return result;
-		open_change(state);
+		qdb_open_change(state);
 	}
 	member->role = role;
 	member->incarnation = incarnation;
@@ -185,7 +186,7 @@ qdb_apply_member_remove(QdbState *state, const QdbCommand *command)
 
 		if (result != QDB_OK)
 			return result;
-		open_change(state);
+		qdb_open_change(state);
 		state->has_removed = true;
 		state->removed = member;
 	}
@@ -218,6 +219,7 @@ qdb_apply_membership_close(QdbState *state, const QdbCommand *command)
 		return QDB_CHANGE_OPEN;
 
 	state->change_open = false;
+	state->settings.async_before = false;
 	memset(state->previous_roles, 0, sizeof(state->previous_roles));
 	state->has_removed = false;
 	memset(&state->removed, 0, sizeof(state->removed));

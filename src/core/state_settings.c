@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define DEFAULT_MAX_LAG		(1024 * 1024)
+
 typedef struct Duration
 {
 	const char *name;
@@ -43,6 +45,13 @@ qdb_default_settings(QdbClusterSettings *settings)
 	for (size_t i = 0; i < NDURATIONS; i++)
 		*duration_field(settings, &durations[i]) = durations[i].initial;
 	settings->auto_failover = true;
+	settings->max_lag_bytes = DEFAULT_MAX_LAG;
+}
+
+bool
+qdb_is_async(const QdbState *state)
+{
+	return state->settings.async || (state->change_open && state->settings.async_before);
 }
 
 static bool
@@ -91,12 +100,50 @@ parse_switch(const char *text, bool *value)
 	return false;
 }
 
+/* Digits and an optional unit, as in postgresql.conf; without one, bytes. */
+static bool
+parse_size(const char *text, uint64_t *bytes)
+{
+	static const struct
+	{
+		const char *unit;
+		int			shift;
+	}			units[] = {{"", 0}, {"B", 0}, {"kB", 10}, {"MB", 20}, {"GB", 30}, {"TB", 40}};
+	uint64_t	n = 0;
+	const char *p = text;
+
+	if (*p < '0' || *p > '9')
+		return false;
+	for (; *p >= '0' && *p <= '9'; p++)
+	{
+		n = n * 10 + (uint64_t) (*p - '0');
+		if (n > UINT32_MAX)
+			return false;
+	}
+	while (*p == ' ')
+		p++;
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+		if (strcmp(p, units[i].unit) == 0)
+		{
+			*bytes = n << units[i].shift;
+			return units[i].shift < 40 || n < 1024 * 1024;
+		}
+	return false;
+}
+
 /* Write the named setting into *settings; false if name or value is not valid. */
 static bool
 set_value(QdbClusterSettings *settings, const char *name, const char *value)
 {
 	if (strcmp(name, "auto_failover") == 0)
 		return parse_switch(value, &settings->auto_failover);
+	if (strcmp(name, "durability") == 0)
+	{
+		settings->async = strcmp(value, "async") == 0;
+		return settings->async || strcmp(value, "quorum") == 0;
+	}
+	if (strcmp(name, "max_lag_on_failover") == 0)
+		return parse_size(value, &settings->max_lag_bytes);
 	for (size_t i = 0; i < NDURATIONS; i++)
 		if (strcmp(name, durations[i].name) == 0)
 		{
@@ -150,9 +197,18 @@ qdb_apply_setting(QdbState *state, const QdbCommand *command)
 		return QDB_BAD_VALUE;
 	if (settings.lease_ms == old->lease_ms && settings.failover_ms == old->failover_ms &&
 		settings.open_ms == old->open_ms && settings.min_failover_ms == old->min_failover_ms &&
-		settings.auto_failover == old->auto_failover)
+		settings.auto_failover == old->auto_failover &&
+		settings.async == old->async && settings.max_lag_bytes == old->max_lag_bytes)
 		return QDB_UNCHANGED;
 
+	/* What commits wait for changes under a number of its own (I13). */
+	if (settings.async != old->async)
+	{
+		if (state->change_open || state->epoch_open)
+			return QDB_CHANGE_OPEN;
+		qdb_open_change(state);
+		settings.async_before = state->settings.async_before;
+	}
 	state->settings = settings;
 	snprintf(text, sizeof(text), "%s = %.64s", command->node, command->value);
 	qdb_add_journal(state, command, "set", "", text);

@@ -79,7 +79,7 @@ release_waiters(XLogRecPtr flush, XLogRecPtr apply)
  * incarnation is compared again, since the state may have moved on.
  */
 static void
-count_acks(XLogRecPtr *flush, XLogRecPtr *apply, uint64 *membership)
+count_acks(XLogRecPtr *flush, XLogRecPtr *apply, uint64 *membership, bool *async)
 {
 	QdbAck		flushes[QDB_MAX_STREAMS + 1];
 	QdbAck		applies[QDB_MAX_STREAMS + 1];
@@ -117,6 +117,7 @@ count_acks(XLogRecPtr *flush, XLogRecPtr *apply, uint64 *membership)
 	*flush = qdb_quorum_lsn(state, flushes, n);
 	*apply = qdb_quorum_lsn(state, applies, n);
 	*membership = state->membership;
+	*async = state->settings.async;
 	LWLockRelease(qdb_shared->state_lock);
 }
 
@@ -161,14 +162,26 @@ qdb_count_and_release(void)
 	XLogRecPtr	flush;
 	XLogRecPtr	apply;
 	uint64		membership;
+	bool		async;
 
 	if (qdb_seat.epoch == 0)
 		return;
-	count_acks(&flush, &apply, &membership);
+	count_acks(&flush, &apply, &membership, &async);
+
+	/*
+	 * Back from async to quorum: the number that says so is switched to only
+	 * when all that was acknowledged without a quorum is on one (I13).
+	 */
+	if (!async && flush < WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH])
+		membership = pg_atomic_read_u64(&qdb_shared->quorum_membership);
 	if (publish_quorum(flush, membership))
 		qdb_wake_coordinator();
 	flush = pg_atomic_read_u64(&qdb_shared->quorum_lsn);
 	/* I8: nothing is acknowledged before the epoch record is on the quorum. */
-	if (flush >= qdb_seat.record_end)
+	if (flush < qdb_seat.record_end)
+		return;
+	if (async)
+		release_waiters(qdb_seat.flush, qdb_seat.flush);
+	else
 		release_waiters(flush, Min(apply, flush));
 }

@@ -520,7 +520,101 @@ moves_survive_a_snapshot(void)
 	CHECK(!qdb_state_encode(&s, buf, &len));
 }
 
+static QdbResult
+set(const char *name, const char *value)
+{
+	command(QDB_CMD_SETTING);
+	strcpy(c.node, name);
+	strcpy(c.value, value);
+	return qdb_state_apply(&s, &c);
+}
+
+/* Switching is a numbered change; async holds until the way back is closed (I13). */
+static void
+durability_switches_under_a_number(void)
+{
+	uint64_t	number;
+
+	make_cluster(3);
+	number = s.membership;
+	CHECK(!qdb_is_async(&s) && set("durability", "maybe") == QDB_BAD_VALUE);
+	CHECK(set("durability", "async") == QDB_OK && s.membership == number + 1 && s.change_open);
+	CHECK(qdb_is_async(&s));
+	CHECK(set("durability", "quorum") == QDB_CHANGE_OPEN);
+	CHECK(set("durability", "async") == QDB_UNCHANGED);
+	command(QDB_CMD_MEMBERSHIP_CLOSE);
+	c.membership = s.membership;
+	APPLY(QDB_OK);
+	CHECK(qdb_is_async(&s));
+	CHECK(set("durability", "quorum") == QDB_OK && s.change_open && !s.settings.async);
+	CHECK(qdb_is_async(&s));	/* what was acknowledged may be on no quorum */
+	command(QDB_CMD_MEMBERSHIP_CLOSE);
+	c.membership = s.membership;
+	APPLY(QDB_OK);
+	CHECK(!qdb_is_async(&s));
+	open_epoch();
+	CHECK(set("durability", "async") == QDB_CHANGE_OPEN);
+	CHECK(set("max_lag_on_failover", "16MB") == QDB_OK && s.settings.max_lag_bytes == 16 << 20);
+	CHECK(set("max_lag_on_failover", "16 apples") == QDB_BAD_VALUE);
+	CHECK(set("max_lag_on_failover", "99999999999GB") == QDB_BAD_VALUE);
+}
+
+/* Under async nobody follows who would lose more than was agreed. */
+static void
+async_fails_over_within_its_lag(void)
+{
+	QdbAction	a;
+
+	make_cluster(3);
+	make_view(3);
+	silence_primary();
+	v.peers[0].gone = true;
+	v.peers[0].wal_end = 0x500000;
+	v.peers[1].wal_end = v.peers[2].wal_end = 0x200000;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);	/* quorum: the report decides */
+	s.settings.async = true;
+	a = qdb_failover_decide(&s, &v);
+	CHECK(a.kind == QDB_ACT_NONE && a.held_back == 0x300000);
+	v.peers[2].wal_end = 0x4FF000;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+	v.peers[2].connected = false;
+	CHECK(decide() == QDB_ACT_NONE);
+	s.settings.max_lag_bytes = 0x300000;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+	v.peers[0].wal_end = 0;
+	CHECK(decide() == QDB_ACT_NONE && qdb_failover_decide(&s, &v).held_back == UINT64_MAX);
+	s.move.target = 2;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);	/* asked for */
+	s.move.target = 0;
+	s.seat_released = true;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);	/* handed over */
+}
+
+static void
+async_seat_tells_the_loss(void)
+{
+	QdbAction	a;
+
+	make_cluster(3);
+	open_epoch();
+	make_view(3);
+	v.peers[0].connected = false;
+	v.peers[0].wal_end = 0x5100;
+	s.settings.async = true;
+	report(2, 1, 0x5000);
+	APPLY(QDB_OK);
+	report(3, 1, 0x5000);
+	APPLY(QDB_OK);
+	a = qdb_failover_decide(&s, &v);
+	CHECK(a.kind == QDB_ACT_SEAT && strstr(a.reason, "256 bytes that n1 had may be lost") != NULL);
+	s.settings.max_lag_bytes = 255;
+	CHECK(decide() != QDB_ACT_SEAT && qdb_failover_decide(&s, &v).held_back == 256);
+}
+
 static const Test tests[] = {
+	TEST(durability_switches_under_a_number),
+	TEST(async_fails_over_within_its_lag),
+	TEST(async_seat_tells_the_loss),
 	TEST(table_while_seated),
 	TEST(table_while_paused),
 	TEST(table_while_epoch_open),
