@@ -40,8 +40,12 @@ sub new
 		my ($sql, $raft, $replication, $http) = splice(@ports, 0, 4);
 		$self->{nodes}[$i] = {
 			name => "n$i", data => "$self->{dir}/n$i", log => "$self->{dir}/n$i.log",
+			host => $args{net} ? $args{net}->host($i) : '127.0.0.1',
+			enter => [ ($args{net} ? $args{net}->enter($i) : ()), ($> == 0 ? qw(runuser -u postgres --) : ()) ],
 			sql => $sql, raft => $raft, replication => $replication, http => $http };
 	}
+	# PostgreSQL does not run as root.
+	run_ok('chown', 'postgres:', $self->{dir}) if $> == 0;
 	push @clusters, $self;
 	return $self;
 }
@@ -112,14 +116,17 @@ sub write_settings
 	my $node = $self->node($i);
 	my $preload = $args{no_preload} ? '' : "shared_preload_libraries = 'quantadb'
 quantadb.node_name = '$node->{name}'
-quantadb.listen_addresses = '127.0.0.1'
+quantadb.listen_addresses = '$node->{host}'
 quantadb.raft_port = $node->{raft}
 quantadb.replication_port = $node->{replication}
 quantadb.http_port = $node->{http}
 ";
 	unlink "$node->{data}/node.conf";
+	my $hba = slurp("$node->{data}/pg_hba.conf");
+	append_file("$node->{data}/pg_hba.conf", "host all,replication all samenet trust\n")
+	  if $node->{host} ne '127.0.0.1' && $hba !~ /^host all,replication/m;
 	append_file("$node->{data}/node.conf", "${preload}port = $node->{sql}
-listen_addresses = '127.0.0.1'
+listen_addresses = '$node->{host}'
 unix_socket_directories = '$self->{dir}'
 shared_buffers = 16MB
 max_connections = 50
@@ -127,6 +134,14 @@ log_line_prefix = '%m [%p] %b '
 log_min_messages = info
 $self->{conf}
 ");
+	$self->give_to_owner($i);
+}
+
+# What a test as root has written into a data directory belongs to the server.
+sub give_to_owner
+{
+	my ($self, $i) = @_;
+	run_ok('chown', '-R', 'postgres:', $self->node($i)->{data}) if $> == 0;
 }
 
 # initdb and start, loaded and inert.
@@ -135,7 +150,7 @@ sub create_first
 	my ($self, $i, %args) = @_;
 	$i ||= 1;
 	my $node = $self->node($i);
-	run_ok("$bindir/initdb", '-A', 'trust', '-U', 'postgres', '-N', '-k', '-E', 'UTF8',
+	run_ok(@{$node->{enter}}, "$bindir/initdb", '-A', 'trust', '-U', 'postgres', '-N', '-k', '-E', 'UTF8',
 		'--locale=C', '-D', $node->{data});
 	append_file("$node->{data}/postgresql.conf", "include = 'node.conf'\n");
 	$self->write_settings($i, %args);
@@ -157,7 +172,7 @@ sub copy_node
 {
 	my ($self, $i, $from) = @_;
 	my $node = $self->node($i);
-	run_ok("$bindir/pg_basebackup", '-h', '127.0.0.1', '-p', $self->node($from)->{sql},
+	run_ok(@{$node->{enter}}, "$bindir/pg_basebackup", '-h', $self->node($from)->{host}, '-p', $self->node($from)->{sql},
 		'-U', 'postgres', '-D', $node->{data}, '-X', 'stream', '-c', 'fast');
 	my $auto = "$node->{data}/postgresql.auto.conf";
 	my @kept = grep { !/^\s*primary_(conninfo|slot_name)\b/ } split(/^/, slurp($auto));
@@ -175,9 +190,9 @@ sub join_copy
 	$from ||= $self->primary || 1;
 	$self->copy_node($i, $from);
 	my $token = $self->sql($from, 'SELECT quantadb_join_token()');
-	my $http = $self->node($from)->{http};
+	my ($host, $http) = @{$self->node($from)}{qw(host http)};
 	my ($code, $out, $err) =
-	  $self->sql_try($i, "SELECT quantadb_join('127.0.0.1:$http', '$token')", timeout => 60);
+	  $self->sql_try($i, "SELECT quantadb_join('$host:$http', '$token')", timeout => 60);
 	diag("quantadb_join on n$i: $err") if $code != 0 && $err =~ /ERROR: +(?!57P)/;
 	$self->wait_for(sub { $self->state($i) eq 'replica' }, 60, "n$i streams");
 }
@@ -187,9 +202,10 @@ sub ask_join
 {
 	my ($self, $i, $from, %args) = @_;
 	my $token = $args{token} || $self->sql($from, 'SELECT quantadb_join_token()');
+	my $host = $self->node($from)->{host};
 	my $http = $args{http} || $self->node($from)->{http};
 	my $discard = $args{keep} ? '' : ', discard_local_data => true';
-	return $self->sql_try($i, "SELECT quantadb_join('127.0.0.1:$http', '$token'$discard)", timeout => 90);
+	return $self->sql_try($i, "SELECT quantadb_join('$host:$http', '$token'$discard)", timeout => 90);
 }
 
 # initdb, CREATE EXTENSION, quantadb_join: the data comes from the primary.
@@ -236,7 +252,7 @@ sub pg_ctl
 		open(STDIN, '<', '/dev/null');
 		open(STDOUT, '>>', "$self->{dir}/pg_ctl.log");
 		open(STDERR, '>&', \*STDOUT);
-		exec("$bindir/pg_ctl", '-D', $node->{data}, @args) or POSIX::_exit(127);
+		exec(@{$node->{enter}}, "$bindir/pg_ctl", '-D', $node->{data}, @args) or POSIX::_exit(127);
 	}
 	waitpid($pid, 0);
 	return $? == 0;
@@ -352,14 +368,14 @@ sub psql
 sub conninfo
 {
 	my ($self, $i) = @_;
-	return "host=127.0.0.1 port=" . $self->node($i)->{sql} . " user=postgres dbname=postgres connect_timeout=3";
+	return 'host=' . $self->node($i)->{host} . ' port=' . $self->node($i)->{sql} . " user=postgres dbname=postgres connect_timeout=3";
 }
 
 # All nodes; libpq finds the one that takes writes.
 sub conninfo_rw
 {
 	my ($self) = @_;
-	return 'host=' . join(',', map { '127.0.0.1' } $self->all)
+	return 'host=' . join(',', map { $self->node($_)->{host} } $self->all)
 	  . ' port=' . join(',', map { $self->node($_)->{sql} } $self->all)
 	  . ' user=postgres dbname=postgres connect_timeout=2 target_session_attrs=read-write';
 }
@@ -419,7 +435,7 @@ sub http
 	my ($self, $i, $path, @args) = @_;
 	my ($out, $err) = ('', '');
 	IPC::Run::run([ 'curl', '-s', '--noproxy', '*', '-m', '5', '-w', '\n%{http_code}', @args,
-			'http://127.0.0.1:' . $self->node($i)->{http} . $path ],
+			'http://' . $self->node($i)->{host} . ':' . $self->node($i)->{http} . $path ],
 		'<', \undef, '>', \$out, '2>', \$err);
 	my ($body, $code) = $out =~ /^(.*)\n(\d+)$/s;
 	return (defined $code ? $code + 0 : 0, $body);

@@ -117,5 +117,10 @@ for t in $tests; do
 	if [ -n "${QUANTADB_TESTS:-}" ] && ! grep -qE "$(echo $QUANTADB_TESTS | tr ' ' '|')" <<<"$name"; then
 		continue
 	fi
+	# What builds networks needs root; its servers run as postgres all the same.
+	if [ "$(id -u)" = 0 ] && grep -q '^use QuantaNet' "$work/test/t/$t"; then
+		step "$name" "${clean_env[@]}" HOME="$work" TMPDIR="$work/data" PG_BINDIR="$bindir" timeout -k 30 600 perl -I"$work/test/lib" "$work/test/t/$t"
+		continue
+	fi
 	step "$name" as_postgres timeout -k 30 600 perl -I"$work/test/lib" "$work/test/t/$t"
 done

@@ -1,0 +1,103 @@
+# QuantaNet.pm
+#	Each node of a QuantaCluster in a network namespace of its own.
+#
+#	use QuantaNet;				# first: isolates the whole test
+#	my $net = QuantaNet->new(3);
+#	my $c = QuantaCluster->new_cluster(n => 3, net => $net);
+#	$net->cut(1, 2); $net->isolate(1); $net->heal; $net->delay(1, '40ms', '1%');
+#
+# The test runs again inside new network, mount and pid namespaces, and the nodes' own
+# ones belong to processes in there.  So nothing is left behind, however it ends:
+# with the outermost process the kernel ends all the others, and with them
+# the namespaces.  That needs root; servers run as postgres.
+package QuantaNet;
+
+use strict;
+use warnings;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+sub import
+{
+	return if $ENV{QUANTADB_NET_INSIDE};
+	if ($> != 0)
+	{
+		plan(skip_all => 'network namespaces need root: run make test as root to have this tested');
+		exit 0;
+	}
+	$ENV{QUANTADB_NET_INSIDE} = 1;
+	# bash reaps what is orphaned inside; a perl with pid 1 would not.
+	my $run = 'mount --make-rprivate /; ip link set lo up; "$@"; exit $?';
+	exec('unshare', '-n', '-p', '-m', '--fork', '--kill-child', '--mount-proc', 'bash', '-c', $run, 'test',
+		$^X, (map { "-I$_" } grep { !ref } @INC), $0, @ARGV) or die "unshare: $!";
+}
+
+sub run
+{
+	my (@command) = @_;
+	system(@command) == 0 or die "@command failed";
+}
+
+sub new
+{
+	my ($class, $n) = @_;
+	my $self = bless { n => $n, holder => [] }, $class;
+	run(qw(ip link add qdb0 type bridge));
+	run(qw(ip addr add 10.77.0.254/24 dev qdb0));
+	run(qw(ip link set qdb0 up));
+	for my $i (1 .. $n)
+	{
+		my $pid = fork();
+		die "fork: $!" unless defined $pid;
+		if ($pid == 0) { exec('unshare', '-n', 'sleep', 'infinity') or POSIX::_exit(127) }
+		$self->{holder}[$i] = $pid;
+		my $own = readlink('/proc/self/ns/net');
+		for (1 .. 200)
+		{
+			last if (readlink("/proc/$pid/ns/net") || $own) ne $own;
+			sleep 0.02;
+		}
+		run('ip', 'link', 'add', "qdb$i", 'type', 'veth', 'peer', 'name', 'eth0', 'netns', $pid);
+		run('ip', 'link', 'set', "qdb$i", 'master', 'qdb0', 'up');
+		$self->inside($i, 'ip', 'addr', 'add', $self->host($i) . '/24', 'dev', 'eth0');
+		$self->inside($i, 'ip', 'link', 'set', $_, 'up') for qw(lo eth0);
+	}
+	return $self;
+}
+
+sub host { return "10.77.0.$_[1]" }
+
+# What starts a command in a node's network.
+sub enter { return ('nsenter', '-t', $_[0]{holder}[$_[1]], '-n', '--') }
+sub inside { my ($self, $i, @command) = @_; run($self->enter($i), @command) }
+
+# Nothing passes between two nodes, without a word to either.
+sub cut
+{
+	my ($self, $i, $j) = @_;
+	$self->inside($i, 'iptables', '-A', 'INPUT', '-s', $self->host($j), '-j', 'DROP');
+	$self->inside($i, 'iptables', '-A', 'OUTPUT', '-d', $self->host($j), '-j', 'DROP');
+}
+
+# The node is cut off from the others; the test still reaches it.
+sub isolate
+{
+	my ($self, $i) = @_;
+	$self->cut($i, $_) for grep { $_ != $i } 1 .. $self->{n};
+}
+
+sub heal
+{
+	my ($self) = @_;
+	$self->inside($_, 'iptables', '-F') for 1 .. $self->{n};
+}
+
+# Delay and loss of what a node sends; false where the kernel cannot.
+sub delay
+{
+	my ($self, $i, $delay, $loss) = @_;
+	return system($self->enter($i), 'tc', 'qdisc', 'replace', 'dev', 'eth0', 'root', 'netem',
+		'delay', $delay, 'loss', $loss) == 0;
+}
+
+1;
