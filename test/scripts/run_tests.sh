@@ -98,7 +98,7 @@ if ! $make -s all || ! as_root $make -s install; then
 	exit 1
 fi
 
-cp -r "$top/test" "$top/sql" "$top/expected" "$top/quantadb.control" "$work/"
+cp -r "$top/test" "$top/sql" "$top/docs" "$top/expected" "$top/quantadb.control" "$work/"
 if [ "$(id -u)" = 0 ]; then
 	chown -R postgres: "$work"
 fi

@@ -1,6 +1,9 @@
 # Health paths say what a load balancer needs, on every member.
 use strict;
 use warnings;
+use FindBin;
+use IPC::Run;
+use JSON::PP;
 use QuantaCluster;
 use Test::More;
 
@@ -38,9 +41,96 @@ my ($code, $body) = $c->http($p, '/', '-H', 'Accept: text/html');
 like($body, qr/<html/i, 'the dashboard');
 is($code, 200, 'with the status of /primary');
 
+# ---- every argument, bad ones too ----
+for my $good ('lag=0', 'lag=16MB', 'lag=1GB', 'lag=10s', 'lag=1min', 'min_lsn=0/1', 'lag=16MB&min_lsn=0/1')
+{
+	$c->wait_for(sub { code($r, "/replica?$good") == 200 }, 30, "/replica?$good");
+	pass("/replica?$good");
+}
+is(code($r, '/replica?min_lsn=FF/FFFFFFFF'), 503, 'an LSN that is not there yet');
+for my $bad ('lag=', 'lag=-1', 'lag=many', 'lag=5parsec', 'lag=99999999999', 'min_lsn=', 'min_lsn=zz', 'min_lsn=1/2/3')
+{
+	my ($status, $text) = $c->http($r, "/replica?$bad");
+	my $answer = eval { decode_json($text) } || {};
+	ok($status == 400 && $answer->{error} && $answer->{hint}, "/replica?$bad is refused with a hint");
+}
+for my $path ('/primary', '/cluster/status', '/metrics')
+{
+	my ($status, $text) = $c->http($r, $path, '-i', '-X', 'DELETE');
+	ok($status == 405 && $text =~ /^Allow: GET, HEAD, OPTIONS\r$/m, "DELETE $path is refused and says what is allowed");
+}
+my ($status, $missing) = $c->http($r, '/cluster/nodes/a/b');
+ok($status == 404 && decode_json($missing)->{error}, 'an unknown path is answered in JSON');
+
+# ---- metrics ----
+$c->sql($p, 'CREATE TABLE counted (x int)');
+$c->sql($p, "INSERT INTO counted VALUES ($_)") for 1 .. 5;
+my $promtool = (grep { -x } '/usr/bin/promtool')[0];
+for my $i ($p, $r)
+{
+	my ($scraped, $metrics) = $c->http($i, '/metrics');
+	my ($out, $err) = ('', '');
+	is($scraped, 200, "n$i: /metrics");
+	is(IPC::Run::run([ $promtool, 'check', 'metrics' ], '<', \$metrics, '>', \$out, '2>', \$err) ? '' : "$out$err", '',
+		"n$i: promtool finds nothing wrong") if $promtool;
+	like($metrics, qr/^quantadb_member_primary\{node="n$p"\} 1$/m, "n$i: the primary");
+	like($metrics, qr/^quantadb_member_up\{node="n$_"\} 1$/m, "n$i: n$_ is heard") for $c->all;
+	like($metrics, qr/^quantadb_failover_state\{state="seated"\} 1$/m, "n$i: a seat is taken");
+	like($metrics, qr/^quantadb_disk_free_bytes\{folder="wal"\} \d{6,}$/m, "n$i: free space");
+}
+sub metric { my ($i, $name) = @_; my (undef, $text) = $c->http($i, '/metrics'); return $text =~ /^\Q$name\E (\S+)$/m ? $1 : -1 }
+cmp_ok(metric($p, 'quantadb_commit_duration_seconds_count'), '>=', 6, 'commits are timed');
+cmp_ok(metric($p, 'quantadb_commit_duration_seconds_sum'), '>', 0, 'and take time');
+cmp_ok(metric($p, 'quantadb_queries_total'), '>=', 5, 'queries are counted');
+cmp_ok(metric($p, qq{quantadb_stream_raw_bytes_total{node="n$r"}}), '>', 1000, 'WAL that was sent is counted');
+$c->wait_for(sub { metric($p, 'quantadb_transactions_total{result="commit"}') > 5 }, 30, 'transactions are counted');
+is(metric($p, 'quantadb_commits_waiting'), 0, 'nobody waits');
+cmp_ok(metric($p, 'quantadb_lease_remaining_seconds'), '>', 0, 'the lease lives');
+
+# ---- what the documents promise ----
+my $docs = "$FindBin::RealBin/../../docs";
+my @paths = QuantaCluster::slurp("$docs/openapi.yaml") =~ m{^  (/\S*):$}mg;
+cmp_ok(scalar(@paths), '>=', 20, 'paths are described');
+for my $path (@paths)
+{
+	(my $real = $path) =~ s/\{name\}/n1/;
+	my $known = code($r, $real, '-X', 'OPTIONS');
+	ok($known == 200 || $known == 503 || $known == 204, "$path answers") or diag($known);
+}
+SKIP:
+{
+	skip 'promtool is not installed', 1 unless $promtool;
+	my $out = '';
+	ok(IPC::Run::run([ $promtool, 'check', 'rules', "$docs/alerts.yml" ], '>', \$out, '2>&1'), 'the alert rules are right') or diag($out);
+}
+my (undef, $all) = $c->http($p, '/metrics');
+my %families = map { $_ => 1 } $all =~ /^# TYPE (quantadb_\w+)/mg;
+my %used;
+for my $file ('grafana.json', 'alerts.yml')
+{
+	$used{$_} = 1 for QuantaCluster::slurp("$docs/$file") =~ /\b(quantadb_\w+)/g;
+}
+delete $used{$_} for qw(quantadb_nodes quantadb_pause);
+is(join(' ', grep { (my $f = $_) =~ s/_(bucket|sum|count)$//; !$families{$f} } sort keys %used), '',
+	'dashboard and alerts use metrics that exist');
+
 $c->kill_all($p);
 $c->wait_for(sub { code($r, '/primary') == 200 || code($s, '/primary') == 200 }, 30,
 	'/primary moves');
 is(code($r, '/primary') + code($s, '/primary'), 703, 'to one node');
+
+my ($new) = grep { code($_, '/primary') == 200 } $r, $s;
+$c->wait_for(sub { metric($new, 'quantadb_failover_last_outage_seconds') > 0 }, 30, 'the outage is a metric');
+$c->wait_for(sub { metric($new, qq{quantadb_member_up{node="n$p"}}) == 0 }, 30, 'so is the loss');
+is(metric($new, 'quantadb_epoch'), 2, 'and the epoch');
+
+# ---- an operator finds the whole of it in the log ----
+my $log = QuantaCluster::slurp($c->node($new)->{log});
+$c->wait_for(sub { QuantaCluster::slurp($c->node($new)->{log}) =~ /\[cluster\] Health check failed for node n$p: \S/ }, 30,
+	'the log says that a node is lost, and why');
+like($log, qr/\[failover\] Promoting to PRIMARY role/, 'the log says that this node is promoted');
+like($log . QuantaCluster::slurp($c->node($r)->{log}) . QuantaCluster::slurp($c->node($s)->{log}),
+	qr/\[raft\] Transitioning to LEADER state/, 'a log says who leads Raft');
+like(QuantaCluster::slurp($c->node($r)->{log}), qr/\[replication\] Stream connected to primary/, 'and who streams');
 
 done_testing();
