@@ -123,28 +123,29 @@ log_line_prefix = '%m [%p] %b '
 CONF
 }
 
-start_node() { "$bindir/pg_ctl" -D "n$1" -l "n$1.log" -w -t 60 -s start >/dev/null; }
+start_node() { "$bindir/pg_ctl" -D "n$1" -l "n$1.log" -w -t 60 -s start >>pg_ctl.log 2>&1; }
+
+new_server() {	# node
+	"$bindir/initdb" -A trust -U postgres -E UTF8 --locale=C.UTF-8 -D "n$1" >>initdb.log
+	echo "include = 'node.conf'" >>"n$1/postgresql.conf"
+	settings "$1"
+	start_node "$1"
+	sql "$1" "CREATE EXTENSION quantadb"
+}
 
 create_nodes() {
-	local i token
+	local i token peer=127.0.0.1:$((base + 3001))
 	say "== Node n1: initdb, CREATE EXTENSION quantadb, SELECT quantadb_init('demo')"
-	"$bindir/initdb" -A trust -U postgres -E UTF8 --locale=C.UTF-8 -D n1 >initdb.log
-	echo "include = 'node.conf'" >>n1/postgresql.conf
-	settings 1
-	start_node 1
-	sql 1 "CREATE EXTENSION quantadb"
+	new_server 1
 	sql 1 "SELECT quantadb_init('demo')" >/dev/null
 	wait_for 30 "n1 is primary" is_state 1 primary
 	for i in 2 3; do
-		say "== Node n$i: pg_basebackup, SELECT quantadb_join('127.0.0.1:$((base + 3001))', TOKEN)"
-		"$bindir/pg_basebackup" -h 127.0.0.1 -p $((base + 1)) -U postgres -D "n$i" -X stream -c fast
-		touch "n$i/standby.signal"
-		settings $i
-		start_node $i
+		say "== Node n$i: initdb, CREATE EXTENSION quantadb, SELECT quantadb_join('$peer', TOKEN, discard_local_data => true)"
+		new_server "$i"
 		token=$(sql 1 "SELECT quantadb_join_token()")
-		# The server restarts as a member under this session.
-		sql $i "SELECT quantadb_join('127.0.0.1:$((base + 3001))', '$token')" >>join.log 2>&1 || true
-		wait_for 60 "n$i streams" is_state $i replica || { cat join.log; return 1; }
+		# The server restarts with the cluster's data under that session.
+		sql "$i" "SELECT quantadb_join('$peer', '$token', discard_local_data => true)" >>join.log 2>&1 || true
+		wait_for 60 "n$i streams" is_state "$i" replica || { cat join.log; return 1; }
 	done
 	wait_for 60 "three voters" three_voters
 }
@@ -240,8 +241,12 @@ SQL
 	say "== n$old starts again"
 	forget_zombie "$old" "$pid"
 	start_node "$old"
-	wait_for 30 "n$old is back" is_back "$old" || true
+	at=$(now_ms)
+	wait_for 120 "n$old streams again" is_state "$old" replica || die "n$old did not come back"
+	say "   n$old streams from n$new again, $(($(now_ms) - at)) ms after its start, without help"
 	show_states
+	wait_for 30 "the same on all nodes" same_everywhere || die "the nodes differ"
+	say "   rows in demo_writes on n1, n2, n3: $(rows 1), $(rows 2), $(rows 3)"
 	say ""
 	say "The cluster is running.  Reach it:"
 	say "   $bindir/psql '$rw'"
@@ -250,7 +255,9 @@ SQL
 	say "   make demo-stop"
 }
 
-is_back() { [[ $(state "$1") =~ ^(replica|standby)$ ]]; }
+rows() { sql "$1" "SELECT count(*) FROM demo_writes"; }
+
+same_everywhere() { [ "$(rows 1)" = "$(rows 2)" ] && [ "$(rows 2)" = "$(rows 3)" ]; }
 
 case ${1:-start} in
 start) start_demo ;;
