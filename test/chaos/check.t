@@ -71,6 +71,11 @@ is_deeply([ ChaosCheck::check_lists({ 1 => ',5', 2 => ',7' }, 'REPEATABLE READ',
 finds(qr/^G-single/, 'a replica that shows half a transaction',
 	lists({ 1 => ',5', 2 => ',7' }, op('lists', 'ok', 'a 1 5;a 2 7'), op('lists_read', 'ok', 'n2', 'r 1 ,5;r 2 ')));
 
+my @taken_back = (op('lists', 'unknown', 'a 1 5'), op('lists', 'ok', 'a 1 6'));
+is_deeply([ lists({ 1 => ',6' }, @taken_back, op('lists_read', 'ok', 'n2', 'r 1 ,5')) ], [],
+	'a replica may show what was never acknowledged');
+finds(qr/^lost/, 'the primary may not', lists({ 1 => ',6' }, @taken_back, op('lists', 'ok', 'r 1', 'r 1 ,5')));
+
 # journal
 is_deeply([ ChaosCheck::check_journal([ 1, 'seat', 'n1' ], [ 1, 'gate_open', 'n1' ], [ 2, 'seat', 'n2' ]) ], [], 'one seat an epoch');
 finds(qr/epoch 1 has seats n1 and n2/, 'two seats', ChaosCheck::check_journal([ 1, 'seat', 'n1' ], [ 1, 'seat', 'n2' ]));
