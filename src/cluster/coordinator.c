@@ -130,7 +130,8 @@ raft_proposed(void *arg, uint64_t request, bool known, QdbResult result)
 static void
 raft_log(void *arg, int level, const char *message)
 {
-	ereport(level < ERROR ? level : LOG, (errmsg_internal("[raft] %s", message)));
+	ereport(level < ERROR ? level : LOG,
+			(errmsg_internal("%s%s", strncmp(message, "[raft]", 6) == 0 ? "" : "[raft] ", message)));
 }
 
 bool
