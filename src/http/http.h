@@ -26,6 +26,8 @@ typedef struct QdbHttpRequest
 	const char *lag;			/* query arguments; NULL: not given */
 	const char *min_lsn;
 	const char *authorization;	/* header; NULL: none */
+	const char *member;			/* a present member, by its client
+								 * certificate; NULL: none */
 	const char *body;			/* terminated; "" without one */
 } QdbHttpRequest;
 

@@ -162,6 +162,7 @@ static void
 fill_request(QdbHttpRequest *request, struct MHD_Connection *connection, const char *url,
 			 const char *method, const Call *call)
 {
+	static char who[QDB_NAME_SIZE + 32];
 	const char *accept = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Accept");
 
 	memset(request, 0, sizeof(*request));
@@ -169,6 +170,8 @@ fill_request(QdbHttpRequest *request, struct MHD_Connection *connection, const c
 	request->path = url;
 	request->body = call != NULL ? call->body : "";
 	request->wants_html = accept != NULL && strstr(accept, "text/html") != NULL;
+	if (request->method != QDB_METHOD_GET && qdb_http_member_certificate(connection, who, sizeof(who)))
+		request->member = who;
 	request->authorization = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Authorization");
 	request->lag = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "lag");
 	request->min_lsn = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "min_lsn");

@@ -106,6 +106,7 @@ chmod 755 "$work"
 
 [ -f test/unit/run.sh ] && step unit bash test/unit/run.sh
 [ -f test/unit/run_raft.sh ] && step unit_raft bash test/unit/run_raft.sh
+step fuzz_corpus bash test/fuzz/run.sh replay
 step chaos_check perl -Itest/chaos test/chaos/check.t
 step layers bash test/scripts/check_layers.sh
 step regress regress

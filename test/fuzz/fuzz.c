@@ -1,0 +1,353 @@
+/*-------------------------------------------------------------------------
+ *
+ * fuzz.c
+ *		One target for each decoder of bytes that come from somebody else.
+ *
+ * Built for libFuzzer with -DTARGET=NAME (test/fuzz/run.sh), or with -DREPLAY as a
+ * program that runs files, or writes the seeds: what the encoders write.
+ * Whatever a decoder takes must be encoded again to the same bytes, where
+ * the format is strict.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cluster/raft_wire.h"
+#include "core/frame.h"
+#include "core/plan.h"
+#include "core/state.h"
+#include "core/token_text.h"
+#include "core/transfer.h"
+#include "wal/compress.h"
+#include "wal/messages.h"
+
+#define REQUIRE(x)	do { if (!(x)) { fprintf(stderr, "fuzz: %s, line %d\n", #x, __LINE__); abort(); } } while (0)
+
+typedef void (*Target) (const uint8_t *data, size_t size);
+
+static void
+frames(const uint8_t *data, size_t size)
+{
+	QdbFrameHeader header;
+	const char *why;
+
+	while (size >= QDB_FRAME_HEADER_SIZE)
+	{
+		const uint8_t *payload = data + QDB_FRAME_HEADER_SIZE;
+
+		if (!qdb_frame_decode_header(data, &header, &why))
+			return;
+		REQUIRE(header.length <= qdb_frame_max_length(header.type));
+		if (header.length > size - QDB_FRAME_HEADER_SIZE)
+			return;
+		(void) qdb_frame_check(data, payload, header.length);
+		size -= QDB_FRAME_HEADER_SIZE + header.length;
+		data = payload + header.length;
+	}
+}
+
+static void
+commands(const uint8_t *data, size_t size)
+{
+	static QdbCommand command;
+	static QdbState state;
+	uint8_t		again[QDB_COMMAND_MAX_BYTES];
+	size_t		length = sizeof(again);
+
+	if (!qdb_command_decode(data, size, &command))
+		return;
+	if (qdb_command_encode(&command, again, &length))
+		REQUIRE(length == size && memcmp(again, data, size) == 0);
+	/* Applied to an empty state and to one with a member: no more than that it ends. */
+	qdb_state_init(&state);
+	(void) qdb_state_apply(&state, &command);
+	strcpy(state.cluster_id, "11111111-2222-3333-4444-555555555555");
+	strcpy(state.members[0].name, "n1");
+	state.nmembers = 1;
+	state.members[0].id = 1;
+	state.members[0].role = QDB_ROLE_VOTER;
+	state.next_member_id = 2;
+	state.epoch = state.membership = 1;
+	(void) qdb_state_apply(&state, &command);
+}
+
+static void
+snapshots(const uint8_t *data, size_t size)
+{
+	static QdbState state;
+	static uint8_t again[QDB_STATE_MAX_BYTES];
+	size_t		length = sizeof(again);
+
+	if (!qdb_state_decode(data, size, &state))
+		return;
+	REQUIRE(qdb_state_encode(&state, again, &length));
+	REQUIRE(length == size && memcmp(again, data, size) == 0);
+}
+
+static void
+raft(const uint8_t *data, size_t size)
+{
+	struct raft_message message;
+	const char *why;
+
+	if (size > UINT32_MAX)
+		return;
+	memset(&message, 0, sizeof(message));
+	if (qdb_wire_decode(data, (uint32_t) size, 2, &message, &why))
+	{
+		uint32_t	length;
+		uint8_t    *again = qdb_wire_encode(&message, &length);
+
+		free(again);
+		qdb_wire_release(&message);
+	}
+	(void) qdb_wire_check_configuration(data, size);
+}
+
+static void
+streams(const uint8_t *data, size_t size)
+{
+	uint32_t	length = (uint32_t) size;
+	QdbStreamHello hello;
+	QdbStreamWelcome welcome;
+	QdbStreamRefusal refusal;
+	QdbStreamReply reply;
+	uint32_t	timeline;
+	uint64_t	lsn;
+
+	(void) qdb_hello_decode(data, length, &hello);
+	(void) qdb_welcome_decode(data, length, &welcome);
+	(void) qdb_refusal_decode(data, length, &refusal);
+	(void) qdb_reply_decode(data, length, &reply);
+	(void) qdb_position_decode(data, length, &timeline, &lsn);
+}
+
+static void
+compressed(const uint8_t *data, size_t size)
+{
+	static uint8_t raw[256 * 1024];
+	QdbWalPrefix prefix;
+
+	(void) qdb_wal_prefix_decode(data, (uint32_t) size, &prefix);
+	for (size_t out = 1; out <= sizeof(raw); out *= 8)
+	{
+		(void) qdb_decompress(QDB_CODEC_LZ4, data, size, raw, out);
+		(void) qdb_decompress(QDB_CODEC_ZSTD, data, size, raw, out);
+	}
+}
+
+static void
+transfers(const uint8_t *data, size_t size)
+{
+	uint32_t	length = (uint32_t) size;
+	QdbFilesHello hello;
+	QdbFilesWelcome welcome;
+	QdbTransferRequest request;
+	QdbManifestInfo info;
+	QdbSourcePosition position;
+	QdbTransferAnswer answer;
+	QdbManifestEntry entry;
+	uint32_t	used = 0;
+
+	(void) qdb_files_hello_decode(data, length, &hello);
+	(void) qdb_files_welcome_decode(data, length, &welcome);
+	(void) qdb_transfer_request_decode(data, length, &request);
+	(void) qdb_manifest_info_decode(data, length, &info);
+	(void) qdb_source_position_decode(data, length, &position);
+	(void) qdb_transfer_answer_decode(data, length, &answer);
+	while (length > 0 && qdb_manifest_entry_decode(data, length, &entry, &used) > 0)
+	{
+		REQUIRE(used > 0 && used <= length);
+		data += used;
+		length -= used;
+	}
+}
+
+static void
+plans(const uint8_t *data, size_t size)
+{
+	QdbReader	r = {.buf = data,.size = size};
+	QdbPlanHeader header;
+	QdbStep		step;
+
+	if (size >= 64)
+		(void) qdb_plan_header_decode(data, &header);
+	while (!r.failed && r.pos < r.size)
+	{
+		qdb_step_decode(&r, &step);
+		if (!r.failed)
+			(void) qdb_plan_path_ok(step.path);
+	}
+}
+
+static void
+tokens(const uint8_t *data, size_t size)
+{
+	QdbTokenText token;
+	char		text[QDB_TOKEN_TEXT_SIZE];
+	char	   *copy = malloc(size + 1);
+
+	if (copy == NULL)
+		return;
+	memcpy(copy, data, size);
+	copy[size] = '\0';
+	if (qdb_token_parse(copy, &token))
+	{
+		qdb_token_format(&token, text);
+		REQUIRE(strcmp(text, copy) == 0);
+	}
+	free(copy);
+}
+
+#ifndef REPLAY
+int			LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	TARGET(data, size);
+	return 0;
+}
+#else
+
+static const struct
+{
+	const char *name;
+	Target		target;
+}			targets[] = {
+	{"frames", frames}, {"commands", commands}, {"snapshots", snapshots}, {"raft", raft},
+	{"streams", streams}, {"compressed", compressed}, {"transfers", transfers}, {"plans", plans},
+	{"tokens", tokens}
+};
+
+#define NTARGETS	(sizeof(targets) / sizeof(targets[0]))
+
+static void
+seed(const char *dir, const char *target, const char *name, const void *data, size_t size)
+{
+	char		path[512];
+	FILE	   *file;
+
+	snprintf(path, sizeof(path), "%s/%s/%s", dir, target, name);
+	file = fopen(path, "w");
+	REQUIRE(file != NULL);
+	REQUIRE(fwrite(data, 1, size, file) == size);
+	fclose(file);
+}
+
+static void
+write_seeds(const char *dir)
+{
+	static QdbState state;
+	static uint8_t buf[QDB_STATE_MAX_BYTES];
+	QdbCommand	command;
+	QdbStreamHello hello = {.version = QDB_STREAM_VERSION,.member = 2};
+	QdbStreamReply reply = {.epoch = 1,.length = 34,.raw = "r"};
+	QdbTokenText token = {.join = true,.id = 77};
+	char		text[QDB_TOKEN_TEXT_SIZE];
+	size_t		length = sizeof(buf);
+	uint32_t	n;
+	struct raft_message message = {.type = RAFT_REQUEST_VOTE,.server_id = 2};
+	uint8_t    *bytes;
+
+	memset(&command, 0, sizeof(command));
+	command.type = QDB_CMD_INIT;
+	command.time_us = 1;
+	strcpy(command.text, "test");
+	strcpy(command.value, "11111111-2222-3333-4444-555555555555");
+	strcpy(command.member.name, "n1");
+	command.member.id = command.grant.holder = command.grant.epoch = 1;
+	command.grant.timeline = 1;
+	qdb_state_init(&state);
+	REQUIRE(qdb_state_apply(&state, &command) == QDB_OK);
+	REQUIRE(qdb_state_encode(&state, buf, &length));
+	seed(dir, "snapshots", "one", buf, length);
+	length = sizeof(buf);
+	REQUIRE(qdb_command_encode(&command, buf, &length));
+	seed(dir, "commands", "init", buf, length);
+	qdb_frame_encode_header(buf + QDB_COMMAND_MAX_BYTES, QDB_FRAME_RAFT, buf, (uint32_t) length);
+	memmove(buf + QDB_COMMAND_MAX_BYTES + QDB_FRAME_HEADER_SIZE, buf, length);
+	seed(dir, "frames", "one", buf + QDB_COMMAND_MAX_BYTES, QDB_FRAME_HEADER_SIZE + length);
+	n = sizeof(buf);
+	REQUIRE(qdb_hello_encode(&hello, buf, &n));
+	seed(dir, "streams", "hello", buf, n);
+	n = sizeof(buf);
+	REQUIRE(qdb_reply_encode(&reply, buf, &n));
+	seed(dir, "streams", "reply", buf, n);
+	for (int i = 0; i < 2; i++)
+	{
+		token.join = i == 0;
+		qdb_token_format(&token, text);
+		seed(dir, "tokens", i == 0 ? "join" : "api", text, strlen(text));
+	}
+	bytes = qdb_wire_encode(&message, &n);
+	REQUIRE(bytes != NULL);
+	seed(dir, "raft", "vote", bytes, n);
+	free(bytes);
+	memset(buf + 1000, 'a', 4000);
+	for (int codec = QDB_CODEC_LZ4; codec <= QDB_CODEC_ZSTD; codec++)
+		seed(dir, "compressed", codec == QDB_CODEC_LZ4 ? "lz4" : "zstd", buf,
+			 qdb_compress((QdbCodec) codec, buf + 1000, 4000, buf, 1000));
+}
+
+static bool
+run_file(const char *path)
+{
+	FILE	   *file = fopen(path, "r");
+	uint8_t    *data = malloc(1024 * 1024);
+	size_t		size;
+	bool		found = false;
+
+	REQUIRE(file != NULL && data != NULL);
+	size = fread(data, 1, 1024 * 1024, file);
+	fclose(file);
+	for (size_t i = 0; i < NTARGETS; i++)
+	{
+		char		folder[64];
+
+		snprintf(folder, sizeof(folder), "/%s/", targets[i].name);
+		if (strstr(path, folder) == NULL)
+			continue;
+		found = true;
+		targets[i].target(data, size);
+		/* Every truncation, and a flipped bit in every byte. */
+		for (size_t n = 0; n < size && n < 2048; n++)
+		{
+			uint8_t    *exact = malloc(n ? n : 1);
+
+			REQUIRE(exact != NULL);
+			memcpy(exact, data, n);
+			targets[i].target(exact, n);
+			free(exact);
+			data[n] ^= 1 << (n % 8);
+			targets[i].target(data, size);
+			data[n] ^= 1 << (n % 8);
+		}
+	}
+	free(data);
+	return found;
+}
+
+int
+main(int argc, char **argv)
+{
+	int			failed = 0;
+
+	if (argc == 3 && strcmp(argv[1], "seeds") == 0)
+	{
+		write_seeds(argv[2]);
+		return 0;
+	}
+	for (int i = 1; i < argc; i++)
+	{
+		bool		ok = run_file(argv[i]);
+
+		printf("%sok %d - replay %s\n", ok ? "" : "not ", i, argv[i]);
+		failed += !ok;
+	}
+	printf("1..%d\n", argc - 1);
+	return failed != 0;
+}
+#endif

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+#
+# run.sh replay|fuzz|seeds
+#	replay: the corpora through every decoder, with sanitizers (part of make test).
+#	fuzz: libFuzzer, FUZZ_SECONDS (default 60) for each target; prints how many
+#	executions each has had.  What it finds lands in build/fuzz/NAME.
+#	seeds: writes the seeds anew after a change of a format.
+#
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+targets='frames commands snapshots raft streams compressed transfers plans tokens'
+[ -f build/deps.mk ] && RAFT_CFLAGS=${RAFT_CFLAGS:-$(sed -n 's/^RAFT_CFLAGS = //p' build/deps.mk)}
+[ -f build/deps.mk ] && RAFT_LIBS=${RAFT_LIBS:-$(sed -n 's/^RAFT_LIBS = //p' build/deps.mk)}
+sources="test/fuzz/fuzz.c src/cluster/raft_wire.c src/wal/messages.c src/wal/compress.c"
+flags="-std=gnu11 -g -O1 -Isrc ${RAFT_CFLAGS:-}"
+mkdir -p build/fuzz
+
+replay() {
+	# shellcheck disable=SC2086
+	${CC:-gcc} $flags -DREPLAY -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
+		-fsanitize=address,undefined -fno-sanitize-recover=all $sources src/core/*.c \
+		${RAFT_LIBS:--lraft} -llz4 -lzstd -o build/fuzz/replay
+}
+
+case ${1:-replay} in
+replay)
+	replay
+	build/fuzz/replay test/fuzz/corpus/*/*
+	;;
+seeds)
+	replay
+	for t in $targets; do mkdir -p "test/fuzz/corpus/$t"; done
+	build/fuzz/replay seeds test/fuzz/corpus
+	;;
+fuzz)
+	for t in ${FUZZ_TARGETS:-$targets}; do
+		mkdir -p "build/fuzz/$t"
+		# shellcheck disable=SC2086
+		clang-14 $flags -DTARGET="$t" -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all $sources src/core/*.c \
+			${RAFT_LIBS:--lraft} -llz4 -lzstd -o "build/fuzz/fuzz_$t"
+		"build/fuzz/fuzz_$t" -max_total_time="${FUZZ_SECONDS:-60}" -max_len=65536 -print_final_stats=1 \
+			-artifact_prefix="build/fuzz/$t/crash-" "build/fuzz/$t" "test/fuzz/corpus/$t" >"build/fuzz/$t.log" 2>&1 ||
+			{ tail -n 40 "build/fuzz/$t.log"; exit 1; }
+		sed -nE "s/^stat::number_of_executed_units: *([0-9]+)/$t: \1 executions/p" "build/fuzz/$t.log"
+	done
+	;;
+*)
+	echo "usage: run.sh replay|fuzz|seeds" >&2
+	exit 1
+	;;
+esac
