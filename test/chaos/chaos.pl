@@ -204,8 +204,8 @@ sub finish
 sub equal_nodes
 {
 	my ($p) = @_;
-	my $digest = join(' UNION ALL ', map { "SELECT '$_', count(*), md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM $_ t" }
-		  qw(uniq bank lists register prepared));
+	my $digest = join(' UNION ALL ', map { "SELECT '$_' AS name, count(*), md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM $_ t" }
+		  qw(uniq bank lists register prepared)) . ' ORDER BY name';
 	my $expected = $c->sql($p, $digest);
 	for my $i (grep { $_ != $p } $c->all)
 	{
