@@ -514,6 +514,9 @@ extern bool qdb_rewinds_store(uint64 epoch, uint32 n);	/* false: logged */
 /* Placed by the plan of a rewind: what the journal shall say after the boot. */
 #define QDB_REWIND_DONE			QDB_STAGE_DIR "/rewind.done"
 
+/* Placed by a trim: what the journal shall say. */
+#define QDB_TRIM_DONE			QDB_DIR "/trim.done"
+
 /* Placed by the plan of a clone: says, after the boot, that one was applied. */
 #define QDB_CLONE_DONE			QDB_STAGE_DIR "/clone.done"
 
@@ -530,6 +533,8 @@ typedef struct QdbEndOfWal
 	XLogRecPtr	replayed;
 	TimeLineID	replayed_timeline;
 } QdbEndOfWal;
+
+#define QDB_NEEDS_REWIND		"needs a rewind"
 
 typedef struct QdbEffects
 {
@@ -560,8 +565,9 @@ typedef struct QdbEffects
 
 	/*
 	 * Is this node's WAL a prefix of what the grant's holder has?  1 yes; 0
-	 * after an unreplayed tail was trimmed (or none was there); -1: replayed
-	 * past the fork, needs a rewind, why says so.
+	 * after an unreplayed tail was trimmed; -1 not now, why says what stands
+	 * in the way; it begins with QDB_NEEDS_REWIND where nothing but a rewind
+	 * helps.
 	 */
 	int			(*match_history) (const QdbState *state, const QdbEndOfWal *end, char *why);
 

@@ -10,7 +10,7 @@
 typedef struct QdbLostEntry
 {
 	uint64		number;
-	int64		time_us;		/* Unix time of the rewind */
+	int64		time_us;		/* Unix time of the rewind or trim */
 	uint64		epoch;			/* that it was done for */
 	TimeLineID	timeline;		/* of the end */
 	XLogRecPtr	start;

@@ -320,7 +320,7 @@ qdb_define_settings(void)
 	DefineCustomStringVariable("quantadb.min_lsn", "Position that session reads wait for.",
 							   NULL, &qdb_min_lsn, "", PGC_USERSET, 0,
 							   check_min_lsn, NULL, NULL);
-	DefineCustomIntVariable("quantadb.lost_wal_limit", "Most WAL that is kept of what rewinds have thrown away.",
+	DefineCustomIntVariable("quantadb.lost_wal_limit", "Most WAL that is kept of what rewinds and trims have thrown away.",
 							"Summaries are kept without.", &qdb_lost_wal_limit_mb, 1024, 0, MAX_KILOBYTES,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomIntVariable("quantadb.debug_apply_stop", "Kills the postmaster at this point of staged work.",

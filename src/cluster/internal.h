@@ -204,6 +204,9 @@ extern bool qdb_clone_wanted(void);
 /* This node has replayed past the fork; or it can follow after all. */
 extern void qdb_want_rewind(const char *reason);
 extern void qdb_forget_rewind(void);
+
+/* Puts into the journal what a trim has thrown away, if there is news. */
+extern void qdb_note_trim(void);
 extern void qdb_ladder_turn(void);
 
 /* This member's data cannot follow the primary's. */

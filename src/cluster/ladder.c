@@ -56,27 +56,49 @@ qdb_forget_rewind(void)
 	wanted = false;
 }
 
+/* The text of a mark for the journal, of QDB_REASON_SIZE bytes; false: there is none. */
+static bool
+read_mark(const char *path, char *text)
+{
+	int			fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t		n;
+
+	if (fd < 0)
+		return false;
+	n = read(fd, text, QDB_REASON_SIZE - 1);
+	close(fd);
+	text[		Max(n, 0)] = '\0';
+
+	return true;
+}
+
 /* What the plan of the last rewind has left for the journal. */
 static void
 finish_rewind(void)
 {
 	static bool looked = false;
 	char text[	QDB_REASON_SIZE];
-	int			fd;
-	ssize_t		n;
 
 	if (looked)
 		return;
 	looked = true;
-	fd = open(QDB_REWIND_DONE, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
+	qdb_note_trim();
+	if (!read_mark(QDB_REWIND_DONE, text))
 		return;
-	n = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	text[		Max(n, 0)] = '\0';
-
 	qdb_note_event("rewind_done", qdb_co.self.name, text);
 	qdb_start_resync(QDB_RESYNC_CLEAN);
+}
+
+/* A trim may have ended in a crash cycle, so its mark is a file too. */
+void
+qdb_note_trim(void)
+{
+	char text[	QDB_REASON_SIZE];
+
+	if (!read_mark(QDB_TRIM_DONE, text))
+		return;
+	qdb_note_event("trimmed", qdb_co.self.name, text);
+	(void) unlink(QDB_TRIM_DONE);
 }
 
 /* The worker has ended without a crash cycle. */

@@ -24,6 +24,7 @@
 #define SCAN_US				(100 * 1000)
 #define DEMOTE_US			(1000 * 1000)
 #define CLEAR_US			(200 * 1000)
+#define MATCH_US			(1000 * 1000)
 
 static char problem[QDB_REASON_SIZE];
 static bool have_end = false;
@@ -33,6 +34,7 @@ static int64 next_scan_us = 0;
 static int64 next_report_us = 0;
 static int64 next_demote_us = 0;
 static int64 next_clear_us = 0;
+static int64 next_match_us = 0;
 static uint64 matched_epoch = 0;	/* histories were compared for it */
 
 void
@@ -231,19 +233,23 @@ follow_holder(const QdbState *state, const QdbGrant *grant)
 			set_target(holder, grant->epoch);
 		return;
 	}
-	if (matched_epoch == grant->epoch)
+	if (matched_epoch == grant->epoch || qdb_co.now_us < next_match_us)
 		return;
 	end = qdb_own_end_of_wal();
 	if (end == NULL)
 		return;
-	matched_epoch = grant->epoch;
 	if (qdb_effects.match_history(state, end, why) < 0)
 	{
 		qdb_set_problem(why[0] != '\0' ? why : "its WAL has left the primary's history");
-		if (strncmp(why, "needs a rewind", strlen("needs a rewind")) == 0)
-			qdb_want_rewind(why);
+		next_match_us = qdb_now_us() + MATCH_US;
+		if (strncmp(why, QDB_NEEDS_REWIND, strlen(QDB_NEEDS_REWIND)) != 0)
+			return;
+		matched_epoch = grant->epoch;
+		qdb_want_rewind(why);
 		return;
 	}
+	matched_epoch = grant->epoch;
+	qdb_note_trim();
 	qdb_forget_rewind();
 	qdb_set_problem("");
 	set_target(holder, grant->epoch);

@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * lost.c
- *		Keep WAL that a rewind throws away, and say what it held.
+ *		Keep WAL that a rewind or a trim throws away, and say what it held.
  *
- * Each rewind makes a folder QDB_DIR/lost/NUMBER with the segments from the fork on and a
- * summary.  Old folders go when all together pass quantadb.lost_wal_limit; of WAL longer
+ * Each of them makes a folder QDB_DIR/lost/NUMBER with the segments from the fork on and
+ * a summary.  Old folders go when all together pass quantadb.lost_wal_limit; of WAL longer
  * than that only the summary is kept.
  *
- * Process: resync worker.
+ * Process: resync worker for a rewind, coordinator for a trim.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,9 +24,11 @@
 #include "access/xlog_internal.h"
 #include "base/lost.h"
 #include "common/file_perm.h"
-#include "failover/rewind.h"
+#include "failover/lost.h"
+#include "failover/wal_files.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
+#include "utils/hsearch.h"
 #include "utils/timestamp.h"
 
 #define OPERATION_SIZE		32
@@ -102,9 +104,10 @@ qdb_lost_count(QdbLost *lost, XLogReaderState *record)
 		return;
 	operation = RmgrIdIsValid(rmid) && GetRmgr(rmid).rm_identify != NULL ?
 		GetRmgr(rmid).rm_identify(XLogRecGetInfo(record)) : NULL;
-	strlcpy(key.operation, operation != NULL ? operation : "UNKNOWN", sizeof(key.operation));
-	/* The first row on a page is a row like others. */
-	key.operation[strcspn(key.operation, "+")] = '\0';
+	if (operation == NULL)
+		operation = "UNKNOWN";
+	/* The first row on a page ("+INIT") is a row like others. */
+	memcpy(key.operation, operation, Min(strcspn(operation, "+"), sizeof(key.operation) - 1));
 	count = hash_search(lost->counts, &key, HASH_ENTER, &found);
 	count->n = found ? count->n + 1 : 1;
 }
@@ -151,22 +154,21 @@ copy_segment(const char *from, const char *to)
 	pfree(buf);
 }
 
-/* Of the timeline that owns each segment past the fork, as the scan has read them. */
+/* Of the timeline that owns each segment from the start on, as the scan has read them. */
 static uint64
-copy_segments(const QdbRewind *rewind, const char *folder)
+copy_segments(const QdbLostWal * wal, XLogSegNo last, const char *folder)
 {
-	XLogSegNo	last = (rewind->own_end - 1) / wal_segment_size;
 	uint64		saved = 0;
 
-	for (XLogSegNo segno = rewind->fork / wal_segment_size; segno <= last; segno++)
+	for (XLogSegNo segno = wal->start / wal_segment_size; segno <= last; segno++)
 	{
-		for (int i = rewind->own_path->nparts - 1; i >= 0; i--)
+		for (int i = wal->path->nparts - 1; i >= 0; i--)
 		{
 			char		name[MAXFNAMELEN];
 			char		from[MAXPGPATH];
 			char		to[MAXPGPATH];
 
-			XLogFileName(name, rewind->own_path->parts[i].timeline, segno, wal_segment_size);
+			XLogFileName(name, wal->path->parts[i].timeline, segno, wal_segment_size);
 			snprintf(from, sizeof(from), XLOGDIR "/%s", name);
 			if (!qdb_file_exists(from))
 				continue;
@@ -204,44 +206,54 @@ make_room(uint64 wanted, uint64 limit)
 	return next;
 }
 
+/*
+ * qdb_lost_save
+ *		Write the summary of this WAL and keep what may be kept of it, durably.
+ *
+ * With move only the segment of the start is copied: the caller renames the later ones
+ * into the folder, which it finds in wal->folder; empty where all is too long to keep.
+ */
 void
-qdb_lost_save(QdbRewind *rewind)
+qdb_lost_save(QdbLostWal * wal, bool move)
 {
-	QdbLost    *lost = rewind->lost;
+	const QdbLost *lost = wal->lost;
 	uint64		limit = (uint64) qdb_lost_wal_limit_mb * 1024 * 1024;
-	uint64		length = ((rewind->own_end - 1) / wal_segment_size - rewind->fork / wal_segment_size + 1) *
-	wal_segment_size;
+	XLogSegNo	first = wal->start / wal_segment_size;
+	XLogSegNo	last = (wal->end - 1) / wal_segment_size;
+	uint64		length = (last - first + 1) * wal_segment_size;
 	QdbLostEntry entry = {0};
 	char		path[MAXPGPATH];
-	StringInfoData text;
 
 	entry.number = make_room(Min(length, limit), limit);
 	entry.time_us = qdb_unix_us();
-	entry.epoch = rewind->epoch;
-	entry.timeline = rewind->own_timeline;
-	entry.start = rewind->fork;
-	entry.end = rewind->own_end;
+	entry.epoch = wal->epoch;
+	entry.timeline = wal->timeline;
+	entry.start = wal->start;
+	entry.end = wal->end;
 	entry.transactions = lost->commits;
 	entry.first_commit = lost->first;
 	entry.last_commit = lost->last;
 	snprintf(path, sizeof(path), "%s/" UINT64_FORMAT, QDB_LOST_DIR, entry.number);
 	if (pg_mkdir_p(pstrdup(path), pg_dir_create_mode) != 0)
 		ereport(ERROR, (errcode_for_file_access(), errmsg("could not create directory \"%s\": %m", path)));
+	wal->folder[0] = '\0';
 	if (length <= limit)
-		entry.saved_bytes = copy_segments(rewind, path);
-	initStringInfo(&text);
-	appendStringInfo(&text, "%s/transactions", path);
-	if (!qdb_place_file(text.data, lost->xids.data) ||
-		!qdb_lost_write(&entry, describe_counts(lost)) || !qdb_fsync_path(QDB_LOST_DIR, true))
+	{
+		entry.saved_bytes = copy_segments(wal, move ? first : last, path);
+		if (move)
+			entry.saved_bytes = length;
+		strlcpy(wal->folder, path, sizeof(wal->folder));
+	}
+	if (!qdb_place_file(psprintf("%s/transactions", path), lost->xids.data) ||
+		!qdb_lost_write(&entry, describe_counts(wal->lost)) || !qdb_fsync_path(QDB_LOST_DIR, true))
 		ereport(ERROR, (errcode(ERRCODE_IO_ERROR), errmsg("could not describe the lost WAL in \"%s\"", path)));
 }
 
 void
-qdb_lost_describe(const QdbRewind *rewind, char *text)
+qdb_lost_describe(const QdbLostWal * wal, TimeLineID timeline, char *text)
 {
 	snprintf(text, QDB_REASON_SIZE,
 			 "went back to %X/%X of timeline %u; discarded %llu bytes of WAL with %llu commits, see quantadb_lost_writes there",
-			 LSN_FORMAT_ARGS(rewind->fork), rewind->fork_timeline,
-			 (unsigned long long) (rewind->own_end - rewind->fork),
-			 (unsigned long long) rewind->lost->commits);
+			 LSN_FORMAT_ARGS(wal->start), timeline, (unsigned long long) (wal->end - wal->start),
+			 (unsigned long long) wal->lost->commits);
 }

@@ -122,13 +122,24 @@ log_begin(const QdbRewind *rewind)
 							(int64) hash_get_num_entries(rewind->relations))));
 }
 
+static void
+save_lost(QdbRewind *rewind)
+{
+	rewind->lost.epoch = rewind->epoch;
+	rewind->lost.timeline = rewind->own_timeline;
+	rewind->lost.start = rewind->fork;
+	rewind->lost.end = rewind->own_end;
+	rewind->lost.path = rewind->own_path;
+	qdb_lost_save(&rewind->lost, false);
+}
+
 /* The journal's entry for after the boot. */
 static void
 add_note(QdbRewind *rewind)
 {
 	char text[	QDB_REASON_SIZE];
 
-	qdb_lost_describe(rewind, text);
+	qdb_lost_describe(&rewind->lost, rewind->fork_timeline, text);
 	if (!qdb_place_file(QDB_REWIND_DIR "/done", text))
 		ereport(ERROR, (errcode(ERRCODE_IO_ERROR), errmsg("could not write the mark of a rewind")));
 	qdb_stage_add_put(rewind->stage, QDB_REWIND_DIR "/done", QDB_REWIND_DONE);
@@ -151,7 +162,7 @@ do_rewind(QdbRewind *rewind)
 	qdb_rewind_files(rewind);
 	qdb_rewind_wal(rewind);
 	check_recovery(rewind);
-	qdb_lost_save(rewind);
+	save_lost(rewind);
 	add_note(rewind);
 	hold_still(rewind);
 	if (!qdb_rewinds_store(rewind->epoch, qdb_rewinds_load(rewind->epoch) + 1))

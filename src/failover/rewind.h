@@ -19,6 +19,7 @@
 #include "access/xlogreader.h"
 #include "catalog/pg_control.h"
 #include "failover/fetch.h"
+#include "failover/lost.h"
 #include "failover/own_wal.h"
 #include "failover/stage.h"
 #include "storage/relfilenode.h"
@@ -79,7 +80,7 @@ typedef struct QdbRewind
 	HTAB	   *relations;		/* QdbDivergedRelation */
 	HTAB	   *segments;		/* QdbDivergedSegment */
 	HTAB	   *databases;		/* QdbDatabaseKey */
-	struct QdbLost *lost;
+	QdbLostWal	lost;
 
 	/* rewind_files.c, rewind_plan.c */
 	QdbHistory	history;		/* of the source's timeline */
@@ -109,18 +110,6 @@ extern void qdb_rewind_files(QdbRewind *rewind);
 extern void qdb_rewind_history(QdbRewind *rewind);
 extern void qdb_rewind_wal(QdbRewind *rewind);
 extern void qdb_rewind_control(QdbRewind *rewind);
-
-/* lost.c: what the WAL past the fork held; all of it in the worker's memory. */
-typedef struct QdbLost QdbLost;
-
-extern QdbLost *qdb_lost_begin(void);
-extern void qdb_lost_count(QdbLost *lost, XLogReaderState *record);
-
-/* Copies the WAL and writes the summary below QDB_DIR/lost, durably. */
-extern void qdb_lost_save(QdbRewind *rewind);
-
-/* One sentence of QDB_REASON_SIZE bytes for the journal. */
-extern void qdb_lost_describe(const QdbRewind *rewind, char *text);
 
 /*
  * One rewind onto the WAL of whoever holds the seat.  Does not return when it works: the

@@ -290,7 +290,7 @@ qdb_rewind_scan(QdbRewind *rewind)
 	rewind->relations = make_table("diverged relations", sizeof(RelFileNode), sizeof(QdbDivergedRelation));
 	rewind->segments = make_table("diverged blocks", sizeof(QdbSegmentKey), sizeof(QdbDivergedSegment));
 	rewind->databases = make_table("new databases", sizeof(QdbDatabaseKey), sizeof(QdbDatabaseKey));
-	rewind->lost = qdb_lost_begin();
+	rewind->lost.lost = qdb_lost_begin();
 	rewind->own_end = rewind->fork;
 	XLogBeginRead(reader, qdb_record_start(rewind->fork));
 	while (XLogReadRecord(reader, &message) != NULL)
@@ -298,7 +298,7 @@ qdb_rewind_scan(QdbRewind *rewind)
 		CHECK_FOR_INTERRUPTS();
 		note_special(rewind, reader);
 		note_blocks(rewind, reader);
-		qdb_lost_count(rewind->lost, reader);
+		qdb_lost_count(rewind->lost.lost, reader);
 		rewind->own_end = reader->EndRecPtr;
 	}
 	qdb_wal_reader_free(reader);

@@ -186,10 +186,10 @@ sub copy_node
 # The server answers the call with a crash cycle, from which it returns as a member.
 sub join_copy
 {
-	my ($self, $i, $from) = @_;
+	my ($self, $i, $from, %args) = @_;
 	$from ||= $self->primary || 1;
 	$self->copy_node($i, $from);
-	my $token = $self->sql($from, 'SELECT quantadb_join_token()');
+	my $token = $self->sql($from, "SELECT quantadb_join_token('" . ($args{role} || 'voter') . "')");
 	my ($host, $http) = @{$self->node($from)}{qw(host http)};
 	my ($code, $out, $err) =
 	  $self->sql_try($i, "SELECT quantadb_join('$host:$http', '$token')", timeout => 60);
@@ -556,19 +556,23 @@ sub outage_ms
 	return undef;
 }
 
+# Sends a signal to those children of node $i whose title matches.
+sub signal_children
+{
+	my ($self, $signal, $i, $title) = @_;
+	my $postmaster = $self->postmaster($i) or return;
+	for my $pid (children_of($postmaster))
+	{
+		kill $signal, $pid if slurp("/proc/$pid/cmdline") =~ /$title/;
+	}
+}
+
 # Stops or continues the walreceivers of the other nodes: what $primary writes
 # meanwhile stays with it, though its lease lives.
 sub signal_receivers
 {
 	my ($self, $signal, $primary) = @_;
-	for my $i (grep { $_ != $primary } $self->all)
-	{
-		my $postmaster = $self->postmaster($i) or next;
-		for my $pid (children_of($postmaster))
-		{
-			kill $signal, $pid if slurp("/proc/$pid/cmdline") =~ /walreceiver/;
-		}
-	}
+	$self->signal_children($signal, $_, 'walreceiver') for grep { $_ != $primary } $self->all;
 }
 
 # Runs $query on the primary so that no other node has it, then kills the primary and
