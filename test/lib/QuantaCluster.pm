@@ -3,7 +3,7 @@
 #
 # Nodes are numbered from 1 and named n1, n2, ...  Everything lives in one
 # temporary folder; every server that was started is killed and the folder
-# removed at the end, also after a die (kept when a test failed).  Nothing here
+# removed at the end, also after a die (kept when a test failed, or with QUANTADB_KEEP).  Nothing here
 # sleeps for a fixed time to let something happen: wait_for polls a condition.
 package QuantaCluster;
 
@@ -654,7 +654,7 @@ END
 		my $code = $?;
 		stop_writers();
 		$_->teardown for @clusters;
-		my $clean = $code == 0 && Test::More->builder->is_passing;
+		my $clean = $code == 0 && Test::More->builder->is_passing && !$ENV{QUANTADB_KEEP};
 		for my $cluster (@clusters)
 		{
 			if ($clean) { remove_tree($cluster->{dir}) }
