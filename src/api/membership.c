@@ -51,7 +51,7 @@ static const struct
 	const char *name;
 	const char *value;
 }			adopted[] = {
-	{"synchronous_standby_names", "ANY 1000 (quantadb)"},
+	{"synchronous_standby_names", QDB_SYNC_STANDBY_NAMES},
 	{"wal_retrieve_retry_interval", "100ms"},
 	{"wal_keep_size", "1GB"},
 };

@@ -78,6 +78,9 @@ extern void qdb_define_settings(void);
  * needs a restart forbids membership (max_wal_senders = 0, ...), else NULL.
  */
 extern void qdb_own_settings(void);
+
+/* What no stock walsender satisfies: commits wait until this library releases them. */
+#define QDB_SYNC_STANDBY_NAMES	"ANY 1000 (quantadb)"
 extern bool qdb_is_owned_setting(const char *name);
 
 /* ---- identity.c: $PGDATA/quantadb/identity and promise, fsynced ---- */
@@ -95,7 +98,8 @@ typedef struct QdbIdentity
 
 /*
  * Reads the identity.  False: no member.  A folder that does not fit this data
- * directory (a copy) is renamed to quantadb.stranger.N and counts as none.
+ * directory (a copy), or that a restored backup has brought, is renamed to
+ * quantadb.stranger.N and counts as none.
  */
 extern bool qdb_identity_load(QdbIdentity *identity);
 

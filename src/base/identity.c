@@ -4,9 +4,13 @@
  *		Who this data directory is, and what it has promised; both durable.
  *
  * A copied or restored data directory carries a copy of the folder too.  The
- * identity therefore names the inode of the directory it belongs to and the
- * system identifier; where they do not fit, the folder is set aside and the
- * server is a stranger (I16).
+ * identity therefore names the inode of the directory it belongs to, the system
+ * identifier, and the inode and time of birth of its own file, which is made anew at
+ * each boot: a backup that was put back in place of what it was taken from has
+ * another one.  Where they do not fit, or where recovery.signal or a backup's label says
+ * that this is a restored backup, the folder is set aside and the server is a stranger
+ * (I16).  What no file can tell, a block device that was set back, is left to the
+ * peers, which refuse a boot number that is not above the last.
  *
  * All paths are relative to the data directory, which is every server
  * process's working directory.
@@ -30,8 +34,10 @@
 #define PENDING_PATH	QDB_DIR "/joining"
 #define REWINDS_PATH	QDB_DIR "/rewinds"
 #define PROMISE_PATH	QDB_DIR "/promise"
-#define FILE_FORMAT		1
+#define IDENTITY_FORMAT	2		/* another one is refused */
 #define MAX_FILE		2048
+#define LABEL_SIZE		1024	/* of backup_label that is looked at */
+#define OUR_LABEL		"BACKUP METHOD: quantadb"
 #define CRC_LINE		13		/* "crc=", eight digits, newline */
 
 /*
@@ -94,13 +100,10 @@ sync_directory(const char *path)
 }
 
 static bool
-write_and_sync(const char *path, const void *data, size_t len)
+write_and_close(int fd, const void *data, size_t len)
 {
-	int			fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY, pg_file_create_mode);
 	bool		ok;
 
-	if (fd < 0)
-		return false;
 	errno = 0;
 	ok = write(fd, data, len) == (ssize_t) len;
 	if (!ok && errno == 0)
@@ -111,22 +114,47 @@ write_and_sync(const char *path, const void *data, size_t len)
 	return ok;
 }
 
+static int
+open_temp(const char *path, char *temp)
+{
+	snprintf(temp, MAXPGPATH, "%s.tmp", path);
+	if (mkdir(QDB_DIR, pg_dir_create_mode) != 0 && errno != EEXIST)
+		return -1;
+	return open(temp, O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY, pg_file_create_mode);
+}
+
+/* Durably makes an open temporary file the file; false: logged. */
+static bool
+finish_file(const char *path, const char *temp, int fd, const void *data, size_t len)
+{
+	if (fd >= 0 && write_and_close(fd, data, len) && rename(temp, path) == 0 &&
+		sync_directory(QDB_DIR) && sync_directory("."))
+		return true;
+	ereport(LOG,
+			(errcode_for_file_access(),
+			 errmsg("[cluster] could not write file \"%s\": %m", path)));
+	return false;
+}
+
 bool
 qdb_write_file(const char *path, const void *data, size_t len)
 {
 	char		temp[MAXPGPATH];
 
-	snprintf(temp, sizeof(temp), "%s.tmp", path);
-	if ((mkdir(QDB_DIR, pg_dir_create_mode) != 0 && errno != EEXIST) ||
-		!write_and_sync(temp, data, len) ||
-		rename(temp, path) != 0 ||
-		!sync_directory(QDB_DIR) || !sync_directory("."))
-	{
-		ereport(LOG,
-				(errcode_for_file_access(),
-				 errmsg("[cluster] could not write file \"%s\": %m", path)));
+	return finish_file(path, temp, open_temp(path, temp), data, len);
+}
+
+/* Which file is it?  *born is 0 where the file system does not say. */
+static bool
+read_birth(int fd, const char *path, uint64 *inode, uint64 *born)
+{
+	struct statx st;
+
+	if (statx(fd, path, *path == '\0' ? AT_EMPTY_PATH : 0, STATX_INO | STATX_BTIME, &st) != 0)
 		return false;
-	}
+	*inode = st.stx_ino;
+	*born = (st.stx_mask & STATX_BTIME) != 0 ?
+		(uint64) st.stx_btime.tv_sec * 1000000000 + st.stx_btime.tv_nsec : 0;
 	return true;
 }
 
@@ -159,8 +187,15 @@ read_system_identifier(void)
 	return result;
 }
 
+/* The file that an identity was written to. */
+typedef struct IdentityFile
+{
+	uint64		inode;
+	uint64		born;
+}			IdentityFile;
+
 static bool
-parse_identity(const char *text, QdbIdentity *id)
+parse_identity(const char *text, QdbIdentity *id, IdentityFile * file)
 {
 	int			format;
 	char		form[256];
@@ -168,24 +203,67 @@ parse_identity(const char *text, QdbIdentity *id)
 	memset(id, 0, sizeof(*id));
 	snprintf(form, sizeof(form),
 			 "format=%%d\ncluster=%%%ds\nname=%%%d[^\n]\nmember=%%lu\nsystem=%%lu\ninode=%%lu\n"
-			 "incarnation=%%lu\nboot=%%lu\n",
+			 "incarnation=%%lu\nboot=%%lu\nfile=%%lu\nborn=%%lu\n",
 			 QDB_CLUSTER_ID_SIZE - 1, QDB_NAME_SIZE - 1);
 	return sscanf(text, form, &format, id->cluster_id, id->name, &id->member,
-				  &id->system_identifier, &id->inode, &id->incarnation, &id->boot) == 8 &&
-		format == FILE_FORMAT && id->member != 0;
+				  &id->system_identifier, &id->inode, &id->incarnation, &id->boot,
+				  &file->inode, &file->born) == 10 &&
+		format == IDENTITY_FORMAT && id->member != 0;
+}
+
+/* Is the file still the one that was written here? */
+static bool
+is_original(const char *path, const IdentityFile * file)
+{
+	IdentityFile now;
+
+	if (!read_birth(AT_FDCWD, path, &now.inode, &now.born))
+		ereport(FATAL,
+				(errcode_for_file_access(),
+				 errmsg("[cluster] could not stat file \"%s\": %m", path)));
+	return now.inode == file->inode && (now.born == file->born || now.born == 0 || file->born == 0);
+}
+
+static bool
+exists(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0;
+}
+
+/*
+ * A label that a base backup has left.  A running server has none, and those that
+ * a clone or a rewind puts into place are known by their method.
+ */
+static bool
+has_foreign_label(void)
+{
+	char		buf[LABEL_SIZE + 1];
+	int			fd = open(BACKUP_LABEL_FILE, O_RDONLY | PG_BINARY);
+	ssize_t		n;
+
+	if (fd < 0 && errno == ENOENT)
+		return false;
+	n = fd < 0 ? -1 : read(fd, buf, LABEL_SIZE);
+	if (n < 0)
+		ereport(FATAL,
+				(errcode_for_file_access(),
+				 errmsg("[cluster] could not read file \"%s\": %m", BACKUP_LABEL_FILE)));
+	close(fd);
+	buf[n] = '\0';
+	return strstr(buf, OUR_LABEL) == NULL;
 }
 
 static void
-set_aside(const char *reason)
+set_aside(const char *reason, const char *hint)
 {
 	char		path[MAXPGPATH];
 
 	for (int n = 1; n < 10000; n++)
 	{
-		struct stat st;
-
 		snprintf(path, sizeof(path), "%s.stranger.%d", QDB_DIR, n);
-		if (lstat(path, &st) == 0)
+		if (exists(path))
 			continue;
 		if (rename(QDB_DIR, path) != 0 || !sync_directory("."))
 			ereport(FATAL,
@@ -195,9 +273,32 @@ set_aside(const char *reason)
 		ereport(LOG,
 				(errmsg("[cluster] this data directory is a copy: %s", reason),
 				 errdetail("\"%s\" was renamed to \"%s\"; this server is no member.", QDB_DIR, path),
-				 errhint("SELECT quantadb_join(...) makes it one.")));
+				 errhint("%s", hint)));
 		return;
 	}
+}
+
+/*
+ * True when recovery.signal asks for a recovery to some point in time: then this server
+ * belongs to nobody, now and after it.  A backup of a member brings standby.signal,
+ * with which that recovery would never end.
+ */
+static bool
+is_restored(void)
+{
+	if (!exists(RECOVERY_SIGNAL_FILE))
+		return false;
+	if (exists(QDB_DIR))
+	{
+		if ((unlink(STANDBY_SIGNAL_FILE) != 0 && errno != ENOENT) || !sync_directory("."))
+			ereport(FATAL,
+					(errcode_for_file_access(),
+					 errmsg("[cluster] could not remove file \"%s\": %m", STANDBY_SIGNAL_FILE)));
+		set_aside("\"" RECOVERY_SIGNAL_FILE "\" asks for a recovery of its own",
+				  "When that has ended, SELECT quantadb_init(...) makes a new cluster of it. "
+				  "Its archive_command must name another archive.");
+	}
+	return true;
 }
 
 bool
@@ -205,12 +306,13 @@ qdb_pending_load(QdbIdentity *identity)
 {
 	char		buf[MAX_FILE];
 	int			n = read_checked(PENDING_PATH, buf, sizeof(buf));
-	struct stat st;
+	IdentityFile file;
 
-	if (n == 0 || stat("recovery.signal", &st) == 0)
+	if (n == 0 || exists(RECOVERY_SIGNAL_FILE))
 		return false;
 	/* A copy of this directory joins nothing (I16). */
-	return n > 0 && parse_identity(buf, identity) && identity->inode == data_directory_inode();
+	return n > 0 && parse_identity(buf, identity, &file) &&
+		identity->inode == data_directory_inode() && is_original(PENDING_PATH, &file);
 }
 
 bool
@@ -238,11 +340,11 @@ bool
 qdb_identity_load(QdbIdentity *identity)
 {
 	char		buf[MAX_FILE];
+	IdentityFile file;
+	const char *strange = NULL;
 	int			n;
-	struct stat st;
 
-	/* A server that is restored to a point in time belongs to nobody. */
-	if (stat("recovery.signal", &st) == 0)
+	if (is_restored())
 		return false;
 	n = read_checked(IDENTITY_PATH, buf, sizeof(buf));
 	if (n == 0 && take_pending())
@@ -250,35 +352,52 @@ qdb_identity_load(QdbIdentity *identity)
 	if (n == 0)
 		return false;
 	/* Not a stranger: one could be promoted by hand and written to (I15). */
-	if (n < 0 || !parse_identity(buf, identity))
+	if (n < 0 || !parse_identity(buf, identity, &file))
 		ereport(FATAL,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("[cluster] file \"%s\" is damaged or of another version", IDENTITY_PATH),
 				 errhint("To join again as a new node, move \"%s\" out of the data directory.", QDB_DIR)));
 	if (identity->inode != data_directory_inode())
-	{
-		set_aside("its identity names another directory");
-		return false;
-	}
-	if (identity->system_identifier != read_system_identifier())
-	{
-		set_aside("its identity names another system identifier");
-		return false;
-	}
-	return true;
+		strange = "its identity names another directory";
+	else if (identity->system_identifier != read_system_identifier())
+		strange = "its identity names another system identifier";
+	else if (!is_original(IDENTITY_PATH, &file))
+		strange = "its identity was put back from a copy";
+	else if (has_foreign_label())
+		strange = "\"" BACKUP_LABEL_FILE "\" says that it was restored from a backup";
+	if (strange != NULL)
+		set_aside(strange, "SELECT quantadb_join(...) makes it one.");
+	return strange == NULL;
 }
 
 static bool
 store_identity(const char *path, const QdbIdentity *id)
 {
 	char text[	MAX_FILE];
+	char		temp[MAXPGPATH];
+	int			fd = open_temp(path, temp);
+	IdentityFile file = {0};
+	int			n = 0;
 
-	snprintf(text, sizeof(text),
-			 "format=%d\ncluster=%s\nname=%s\nmember=" UINT64_FORMAT "\nsystem=" UINT64_FORMAT
-			 "\ninode=" UINT64_FORMAT "\nincarnation=" UINT64_FORMAT "\nboot=" UINT64_FORMAT "\n",
-			 FILE_FORMAT, id->cluster_id, id->name, id->member, id->system_identifier,
-			 id->inode != 0 ? id->inode : data_directory_inode(), id->incarnation, id->boot);
-	return write_checked(path, text);
+	if (fd >= 0 && read_birth(fd, "", &file.inode, &file.born))
+		n = snprintf(text, sizeof(text),
+					 "format=%d\ncluster=%s\nname=%s\nmember=" UINT64_FORMAT "\nsystem=" UINT64_FORMAT
+					 "\ninode=" UINT64_FORMAT "\nincarnation=" UINT64_FORMAT "\nboot=" UINT64_FORMAT
+					 "\nfile=" UINT64_FORMAT "\nborn=" UINT64_FORMAT "\n",
+					 IDENTITY_FORMAT, id->cluster_id, id->name, id->member, id->system_identifier,
+					 id->inode != 0 ? id->inode : data_directory_inode(), id->incarnation, id->boot,
+					 file.inode, file.born);
+	if (n <= 0 || n >= sizeof(text) - CRC_LINE)
+	{
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("[cluster] could not write file \"%s\": %m", path)));
+		if (fd >= 0)
+			close(fd);
+		return false;
+	}
+	n += snprintf(text +n, sizeof(text) - n, "crc=%08x\n", (unsigned int) qdb_crc32c(0, text, n));
+	return finish_file(path, temp, fd, text, n);
 }
 
 bool

@@ -87,7 +87,7 @@ static const OwnedSetting owned_settings[] = {
 	{"recovery_target_action", NULL},
 	{"recovery_target_inclusive", NULL},
 	{"recovery_target_timeline", "latest"},
-	{"synchronous_standby_names", "ANY 1000 (quantadb)"},
+	{"synchronous_standby_names", QDB_SYNC_STANDBY_NAMES},
 	{"restart_after_crash", "on"},
 	{"wal_log_hints", "on"},
 	{"full_page_writes", "on"},

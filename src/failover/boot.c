@@ -12,7 +12,7 @@
  * promotion.  Boot never yields a writable server; only a seat does (I15).
  *
  * With recovery.signal the server is restored to a point in time: that must be
- * able to end, so nothing is done.
+ * able to end, so it is no member then (identity.c).
  *
  * Process: postmaster, except qdb_secure_boot (coordinator).
  *
@@ -27,7 +27,10 @@
 #include "failover/failover.h"
 #include "failover/stage.h"
 #include "failover/wal_files.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "replication/syncrep.h"
+#include "utils/guc.h"
 
 bool
 qdb_secure_boot(void)
@@ -54,6 +57,50 @@ prepare_files(void)
 				 errhint("Make the data directory writable; the log names the file.")));
 }
 
+/* Without the line of it that says so; false: logged. */
+static bool
+drop_line(const char *path, const char *unwanted)
+{
+	FILE	   *file = fopen(path, "r");
+	char		line[1024];
+	StringInfoData kept;
+	bool		found = false;
+	bool		ok;
+
+	if (file == NULL)
+		return errno == ENOENT;
+	initStringInfo(&kept);
+	while (fgets(line, sizeof(line), file) != NULL)
+	{
+		if (strcmp(line, unwanted) == 0)
+			found = true;
+		else
+			appendStringInfoString(&kept, line);
+	}
+	ok = ferror(file) == 0;
+	fclose(file);
+	if (ok && found)
+		ok = qdb_place_file(path, kept.data);
+	pfree(kept.data);
+	return ok;
+}
+
+/*
+ * A stranger that was a member, or a copy of one: the setting that quantadb_init has
+ * left would let each of its commits wait for ever.
+ */
+static void
+disown_settings(void)
+{
+	if (SyncRepStandbyNames == NULL || strcmp(SyncRepStandbyNames, QDB_SYNC_STANDBY_NAMES) != 0)
+		return;
+	if (!drop_line(PG_AUTOCONF_FILENAME, "synchronous_standby_names = '" QDB_SYNC_STANDBY_NAMES "'\n"))
+		ereport(LOG, (errmsg("[failover] \"%s\" still names synchronous standbys that there are only in a cluster",
+							 PG_AUTOCONF_FILENAME),
+					  errhint("ALTER SYSTEM RESET synchronous_standby_names, and reload.")));
+	SetConfigOption("synchronous_standby_names", "", PGC_POSTMASTER, PGC_S_FILE);
+}
+
 void
 qdb_boot_prepare(void)
 {
@@ -66,11 +113,8 @@ qdb_boot_prepare(void)
 	if (qdb_apply_pending())
 		LocalProcessControlFile(true);
 	if (!qdb_identity_load(&identity))
-		return;
-	if (qdb_file_exists(RECOVERY_SIGNAL_FILE))
 	{
-		ereport(LOG, (errmsg("[failover] \"%s\" is there: this server takes no part in its cluster",
-							 RECOVERY_SIGNAL_FILE)));
+		disown_settings();
 		return;
 	}
 	qdb_own_settings();
