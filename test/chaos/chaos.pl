@@ -11,34 +11,13 @@ use warnings;
 use ChaosCheck;
 use ChaosFault;
 use ChaosLoad;
+use ChaosNet;
+use ChaosScenario;
+use Cwd qw(abs_path);
+use File::Basename qw(dirname);
 use QuantaCluster;
 use Test::More;
 use Time::HiRes qw(time sleep);
-
-# name => [faults, each as: function, arguments], [seconds that a fault lasts]
-my %scenarios = (
-	kill_primary => { faults => [ [ kill_all => 'primary' ] ] },
-	kill_replica => { faults => [ [ kill_all => 'replica' ] ] },
-	kill_any => { faults => [ [ kill_all => 'any' ] ] },
-	kill_postmaster => { faults => [ [ kill_postmaster => 'primary' ], [ kill_postmaster => 'replica' ] ] },
-	kill_backend => { faults => [ [ kill_process => 'primary', 'postgres postgres' ] ] },
-	kill_coordinator => { faults => [ [ kill_process => 'any', 'quantadb coordinator' ] ] },
-	kill_streamer => { faults => [ [ kill_process => 'primary', 'quantadb streamer' ] ] },
-	kill_walreceiver => { faults => [ [ kill_process => 'replica', 'walreceiver' ] ] },
-	kill_startup => { faults => [ [ kill_process => 'replica', 'startup' ] ] },
-	kill_checkpointer => { faults => [ [ kill_process => 'any', 'checkpointer' ] ] },
-	kill_everyone => { faults => [ ['kill_everyone'] ] },
-	stop_everyone => { faults => [ ['stop_everyone'] ] },
-	stop_fast => { faults => [ [ stop_fast => 'primary' ], [ stop_fast => 'replica' ] ] },
-	pause_node => { faults => [ [ pause => 'primary', 'node' ], [ pause => 'replica', 'node' ] ], lasts => 3 },
-	pause_postmaster => { faults => [ [ pause => 'primary', 'postmaster' ] ], lasts => 3 },
-	pause_coordinator => { faults => [ [ pause => 'any', 'quantadb coordinator' ] ], lasts => 3 },
-	pause_streamer => { faults => [ [ pause => 'primary', 'quantadb streamer' ] ], lasts => 3 },
-	double_failover => { faults => [ ['double_failover'] ] },
-	switchover => { faults => [ ['switchover'] ] },
-	cancel_storm => { faults => [ ['cancel_storm'] ] },
-	flip_byte => { faults => [ ['flip_byte'], [ kill_all => 'primary' ] ] },
-	ddl => { faults => [ ['ddl'] ] });
 
 # Lasting shorter than usual would test little; longer, seldom.
 my $lasts = 0.5;
@@ -46,20 +25,30 @@ my $lasts = 0.5;
 my ($name, @options) = @ARGV;
 if (!$name || $name eq 'list')
 {
-	print "$_\n" for sort keys(%scenarios), 'mix';
+	print "$_\n" for ChaosScenario::names(net => $> == 0), 'mix';
 	exit 0;
 }
 my %option = (minutes => 1, seed => $$ ^ time, nodes => 3, isolation => 'SERIALIZABLE', map { split(/=/, $_, 2) } @options);
-my @faults;
-for my $scenario ($name eq 'mix' ? sort keys %scenarios : split(/,/, $name))
+my (@faults, $net);
+for my $scenario ($name eq 'mix' ? ChaosScenario::names(net => $> == 0) : split(/,/, $name))
 {
-	my $s = $scenarios{$scenario} or die "no scenario \"$scenario\", see \"list\"\n";
+	my $s = $ChaosScenario::scenarios{$scenario} or die "no scenario \"$scenario\", see \"list\"\n";
 	push @faults, map { { fault => $_, lasts => $s->{lasts} } } @{ $s->{faults} };
+	$option{nodes} = $s->{nodes} if $name ne 'mix' && ($s->{nodes} || 0) > $option{nodes};
+	$net = 1 if ($s->{needs} || '') eq 'net';
+}
+if ($net)
+{
+	require QuantaNet;
+	QuantaNet->import;			# begins this program anew, in namespaces
+	$net = QuantaNet->new($option{nodes});
 }
 srand($option{seed});
-note("scenario $name, $option{minutes} minutes, seed $option{seed}");
+note("scenario $name, $option{nodes} nodes, $option{minutes} minutes, seed $option{seed}");
 
-my $c = QuantaCluster->new_cluster(n => $option{nodes}, conf => "max_prepared_transactions = 20\n");
+my $c = QuantaCluster->new_cluster(n => $option{nodes}, net => $net, conf => "max_prepared_transactions = 20\n");
+$c->{net} = $net;
+$c->{chaos} = dirname(abs_path($0));
 my @clients;
 prepare_load();
 my @events = run_faults();
@@ -122,7 +111,8 @@ sub run_faults
 		my $f = $faults[ int(rand(@faults)) ];
 		my ($function, @args) = @{ $f->{fault} };
 		my $at = time;
-		my ($words, $heal) = do { no strict 'refs'; &{"ChaosFault::$function"}($c, @args) };
+		my ($code) = grep { defined } map { $_->can($function) } qw(ChaosFault ChaosNet);
+		my ($words, $heal) = $code->($c, @args);
 		if (!$words) { sleep 0.5; next }
 		note(sprintf('%.3f %s', $at, $words));
 		sleep(($f->{lasts} || $lasts) * (0.5 + rand()));

@@ -79,6 +79,13 @@ sub cut
 	$self->inside($i, 'iptables', '-A', 'OUTPUT', '-d', $self->host($j), '-j', 'DROP');
 }
 
+# What node $i sends does not reach node $j; the other way is open.
+sub cut_one_way
+{
+	my ($self, $i, $j) = @_;
+	$self->inside($j, 'iptables', '-A', 'INPUT', '-s', $self->host($i), '-j', 'DROP');
+}
+
 # The node is cut off from the others; the test still reaches it.
 sub isolate
 {
@@ -90,6 +97,24 @@ sub heal
 {
 	my ($self) = @_;
 	$self->inside($_, 'iptables', '-F') for 1 .. $self->{n};
+}
+
+# All that the nodes send each other goes through a bad network (test/chaos/relay.c), what
+# the test sends does not.  Returns a sub that ends it.
+sub relay
+{
+	my ($self, $program, %args) = @_;
+	my $pid = open(my $out, '-|', $program, $args{seed}, $args{delay} || 0, $args{jitter} || 0, $args{loss} || 0,
+		map { "$self->{holder}[$_]=" . $self->host($_) } 1 .. $self->{n}) or die "$program: $!";
+	my $line = <$out>;
+	die "$program does not start" unless ($line || '') eq "ready\n";
+	for my $i (1 .. $self->{n})
+	{
+		$self->inside($i, 'ip', 'link', 'set', 'qdbbad', 'up');
+		$self->inside($i, 'ip', 'route', 'add', $self->host($_) . '/32', 'dev', 'qdbbad', 'src', $self->host($i))
+		  for grep { $_ != $i } 1 .. $self->{n};
+	}
+	return sub { kill 'KILL', $pid; waitpid($pid, 0); close $out };
 }
 
 # Delay and loss of what a node sends; false where the kernel cannot.
