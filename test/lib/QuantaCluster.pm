@@ -82,15 +82,19 @@ sub new_cluster
 
 sub node { return $_[0]{nodes}[$_[1]] || die "no node $_[1]" }
 sub all { return (1 .. $_[0]{n}) }
+sub all_but { my ($self, $i) = @_; return grep { $_ != $i } $self->all }
 
-sub run_ok
+sub run_within
 {
-	my (@command) = @_;
+	my ($seconds, @command) = @_;
 	my ($out, $err) = ('', '');
-	IPC::Run::run(\@command, '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(180))
+	IPC::Run::run(\@command, '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout($seconds))
 	  or die "@command failed: $out$err";
 	return $out;
 }
+
+sub run_ok { return run_within(180, @_) }
+sub run_long { return run_within(1800, @_) }
 
 sub append_file
 {
@@ -144,14 +148,14 @@ sub give_to_owner
 	run_ok('chown', '-R', 'postgres:', $self->node($i)->{data}) if $> == 0;
 }
 
-# initdb and start, loaded and inert.
+# initdb and start, loaded and inert; with checksums, so that it can rewind, unless told.
 sub create_first
 {
 	my ($self, $i, %args) = @_;
 	$i ||= 1;
 	my $node = $self->node($i);
-	run_ok(@{$node->{enter}}, "$bindir/initdb", '-A', 'trust', '-U', 'postgres', '-N', '-k', '-E', 'UTF8',
-		'--locale=C', '-D', $node->{data});
+	run_ok(@{$node->{enter}}, "$bindir/initdb", '-A', 'trust', '-U', 'postgres', '-N', '-E', 'UTF8',
+		'--locale=C', '-D', $node->{data}, $args{no_checksums} ? () : '-k');
 	append_file("$node->{data}/postgresql.conf", "include = 'node.conf'\n");
 	$self->write_settings($i, %args);
 	$self->start($i);
@@ -476,14 +480,14 @@ sub wait_for
 # Everything that the primary has written is visible on node $i.
 sub wait_replayed
 {
-	my ($self, $i, $primary) = @_;
+	my ($self, $i, $primary, $timeout) = @_;
 	my $lsn = $self->sql($primary, 'SELECT pg_current_wal_flush_lsn()');
 	$self->wait_for(
 		sub {
 			my ($code, $out) = $self->sql_try($i, "SELECT pg_last_wal_replay_lsn() >= '$lsn'");
 			return $code == 0 && $out eq 't';
 		},
-		30, "n$i replays up to $lsn");
+		$timeout || 30, "n$i replays up to $lsn");
 }
 
 # ---- a load that knows what was acknowledged ----

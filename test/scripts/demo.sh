@@ -126,7 +126,7 @@ CONF
 start_node() { "$bindir/pg_ctl" -D "n$1" -l "n$1.log" -w -t 60 -s start >>pg_ctl.log 2>&1; }
 
 new_server() {	# node
-	"$bindir/initdb" -A trust -U postgres -E UTF8 --locale=C.UTF-8 -D "n$1" >>initdb.log
+	"$bindir/initdb" -k -A trust -U postgres -E UTF8 --locale=C.UTF-8 -D "n$1" >>initdb.log
 	echo "include = 'node.conf'" >>"n$1/postgresql.conf"
 	settings "$1"
 	start_node "$1"
