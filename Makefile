@@ -16,7 +16,7 @@ SHLIB_LINK   = $(RAFT_LIBS) -lmicrohttpd -lgnutls -lcurl -lssl -lcrypto -llz4 -l
 
 REGRESS      = basic
 REGRESS_OPTS = --inputdir=test --temp-instance=tmp_regress --temp-config=test/quantadb.conf
-EXTRA_CLEAN  = build/fuzz build/unit build/model tmp_regress
+EXTRA_CLEAN  = build/fuzz build/unit build/sim build/model tmp_regress
 
 # Without libraft nothing builds: its place is found, or made, before all else.
 # Goals that need no compiler do without.
@@ -40,7 +40,7 @@ endif
 build/deps.mk: test/scripts/deps.sh
 	@test/scripts/deps.sh build
 
-.PHONY: deps unit layers test check-long chaos demo demo-stop bench indent model help fuzz
+.PHONY: deps unit layers test check-long chaos demo demo-stop bench indent model sim help fuzz
 
 deps:
 	@test/scripts/deps.sh test
@@ -76,6 +76,9 @@ fuzz:
 indent:
 	@bash test/scripts/indent.sh
 
+sim:
+	@MAKE="$(MAKE)" SEEDS="$(SEEDS)" SEED="$(SEED)" FIRST="$(FIRST)" bash test/sim/run.sh
+
 model:
 	@bash test/scripts/model.sh
 
@@ -91,6 +94,7 @@ help:
 	@echo "make layers      who includes whom, which symbols leave"
 	@echo "make installcheck  SQL regression tests (not as root)"
 	@echo "make bench       time of a failover"
+	@echo "make sim SEEDS=n   n schedules of the deterministic simulator (SEED=k: one, with its trace)"
 	@echo "make model       check docs/protocol.pml and its mutations"
 	@echo "make fuzz SECONDS=60  each decoder under libFuzzer for so long"
 	@echo "make indent      format src/ as PostgreSQL does"

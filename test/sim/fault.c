@@ -1,0 +1,255 @@
+/*-------------------------------------------------------------------------
+ *
+ * fault.c
+ *		What goes wrong in a schedule, and what operators do meanwhile.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "sim.h"
+
+/* Clocks within the bound that leases allow for: one part in 64 between two. */
+#define DRIFT		(1.0 / 130)
+
+void
+sim_plan_profile(void)
+{
+	SimProfile *p = &sim.profile;
+
+	memset(p, 0, sizeof(*p));
+	p->voters = sim_chance(75) ? 3 : sim_chance(70) ? 5 : 1 + (int) sim_below(4);
+	p->length_us = 2 * SIM_SECOND + sim_below(3 * SIM_SECOND);
+	p->crashes = sim_chance(80);
+	p->power_loss = sim_chance(50);
+	p->partitions = sim_chance(60);
+	p->bad_network = sim_chance(30);
+	p->pauses = sim_chance(40);
+	p->clocks = sim_chance(50);
+	p->wild_clocks = sim_chance(5);
+	p->disks = sim_chance(20);
+	p->held_replay = sim_chance(20);
+}
+
+static SimNode *
+pick(void)
+{
+	return sim.nodes[sim_below(sim.nnodes)];
+}
+
+/* Often the one that matters. */
+static SimNode *
+pick_target(void)
+{
+	if (sim_chance(50))
+	{
+		for (int i = 0; i < sim.nnodes; i++)
+			if (sim.nodes[i]->server_up && !sim.nodes[i]->in_recovery)
+				return sim.nodes[i];
+	}
+	return pick();
+}
+
+static int64
+short_time(void)
+{
+	return sim_chance(70) ? sim_below(300 * SIM_MS) : sim_below(2 * SIM_SECOND);
+}
+
+/* ---- crashes ---- */
+
+static void
+start(SimNode * node, uint64 unused, uint64 unused2)
+{
+	sim_server_start(node);
+}
+
+static void
+crash(SimNode * node)
+{
+	bool		power = sim.profile.power_loss && sim_chance(50);
+
+	if (!node->server_up)
+		return;
+	if (!power && sim_chance(20))
+	{
+		/* A backend died: the postmaster stays. */
+		sim_server_cycle(node);
+		return;
+	}
+	if (!power && sim_chance(15))
+	{
+		/* Only the coordinator. */
+		sim_process_kill(node);
+		sim_process_start(node, 5 * SIM_MS + sim_below(50 * SIM_MS));
+		return;
+	}
+	if (!power && sim_chance(15))
+	{
+		sim_trace(node, "is shut down");
+		node->shutdown = true;
+		sim_process_wake(node, 0);
+		return;
+	}
+	sim_server_kill(node, power);
+	sim_at(20 * SIM_MS + short_time(), start, node, 0, 0);
+}
+
+static void
+resume(SimNode * node, uint64 unused, uint64 unused2)
+{
+	node->stopped = false;
+	sim_process_wake(node, 0);
+}
+
+static void
+stop(SimNode * node)
+{
+	if (node->stopped || !node->server_up)
+		return;
+	node->stopped = true;
+	sim_trace(node, "is stopped");
+	sim_at(50 * SIM_MS + short_time(), resume, node, 0, 0);
+}
+
+/* ---- network ---- */
+
+static void
+cut_link(int from, int to, int64 us)
+{
+	if (from != to)
+		sim.cut[from][to] = Max(sim.cut[from][to], sim.now_us + us);
+}
+
+static void
+partition(SimNode * node)
+{
+	int64		us = 50 * SIM_MS + short_time();
+	int			how = (int) sim_below(4);
+	uint64		side = sim_random();
+
+	sim_trace(node, "partition of kind %d for %lld ms", how, (long long) (us / 1000));
+	for (int i = 0; i < sim.nnodes; i++)
+	{
+		if (how == 0 || how == 1)
+			cut_link(node->index, i, us);
+		if (how == 0 || how == 2)
+			cut_link(i, node->index, us);
+		for (int k = 0; how == 3 && k < sim.nnodes; k++)
+			if (((side >> i) & 1) != ((side >> k) & 1))
+				cut_link(i, k, us);
+	}
+}
+
+static void
+change_network(void)
+{
+	sim.latency_us = sim_chance(50) ? 500 : 500 + sim_below(60 * SIM_MS);
+	sim.loss = sim_chance(50) ? 0 : (int) sim_below(25);
+	sim.reorder = sim_chance(40);
+}
+
+/* ---- clocks and disks ---- */
+
+static void
+change_clock(SimNode * node)
+{
+	double		rate = 1.0 + DRIFT * (double) (sim_below(201) - 100) / 100.0;
+	int64		jump = 0;
+
+	if (sim.profile.wild_clocks && sim_chance(50))
+	{
+		rate = sim_chance(50) ? 0.5 : 2.0;
+		jump = sim_below(2 * SIM_SECOND);
+		node->clock_sane = false;
+	}
+	sim_set_clock(node, rate, jump);
+	if (sim_chance(50))
+		node->unix_offset = sim_below(20 * SIM_SECOND) - 10 * SIM_SECOND;
+}
+
+static void
+empty_disk(SimNode * node, uint64 unused, uint64 unused2)
+{
+	node->disk.full = false;
+}
+
+static void
+change_disk(SimNode * node)
+{
+	if (sim_chance(40))
+	{
+		node->disk.full = true;
+		sim_trace(node, "disk full");
+		sim_at(20 * SIM_MS + short_time(), empty_disk, node, 0, 0);
+	}
+	else
+		node->fsync_us = sim_chance(50) ? 0 : sim_below(80 * SIM_MS);
+}
+
+/* ---- the stream of faults ---- */
+
+static void
+next_fault(SimNode * unused, uint64 a, uint64 b)
+{
+	const		SimProfile *p = &sim.profile;
+
+	if (sim.healed)
+		return;
+	sim_at(30 * SIM_MS + sim_below(sim_chance(30) ? 100 * SIM_MS : 700 * SIM_MS), next_fault, NULL, 0, 0);
+	switch (sim_below(8))
+	{
+		case 0:
+		case 1:
+			if (p->crashes)
+				crash(pick_target());
+			break;
+		case 2:
+		case 3:
+			if (p->partitions)
+				partition(pick_target());
+			break;
+		case 4:
+			if (p->pauses)
+				stop(pick_target());
+			break;
+		case 5:
+			if (p->bad_network)
+				change_network();
+			break;
+		case 6:
+			if (p->clocks)
+				change_clock(pick());
+			break;
+		case 7:
+			if (p->disks)
+				change_disk(pick());
+			if (p->held_replay)
+				pick()->replay_held = true;
+			break;
+	}
+}
+
+void
+sim_faults_begin(void)
+{
+	sim_at(200 * SIM_MS + sim_below(600 * SIM_MS), next_fault, NULL, 0, 0);
+}
+
+void
+sim_heal(void)
+{
+	memset(sim.cut, 0, sizeof(sim.cut));
+	sim.latency_us = 500;
+	sim.loss = 0;
+	sim.reorder = false;
+	for (int i = 0; i < sim.nnodes; i++)
+	{
+		SimNode    *node = sim.nodes[i];
+
+		node->stopped = false;
+		node->disk.full = false;
+		node->fsync_us = 0;
+		node->replay_held = false;
+		sim_set_clock(node, 1.0, 0);
+		sim_server_start(node);
+	}
+}
