@@ -86,7 +86,7 @@ CREATE FUNCTION quantadb_status(
 	OUT cluster text, OUT node text, OUT state text, OUT epoch bigint, OUT timeline int,
 	OUT "primary" text, OUT raft_state text, OUT raft_term bigint, OUT raft_leader text,
 	OUT raft_last_index bigint, OUT quorum_lsn pg_lsn, OUT lease_ms bigint, OUT can_lose int,
-	OUT paused bool)
+	OUT paused bool, OUT why_not text)
 AS 'MODULE_PATHNAME', 'qdb_sql_status' LANGUAGE C VOLATILE STRICT;
 
 -- Views, and the functions behind them

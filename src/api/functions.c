@@ -25,6 +25,7 @@
 
 #define PROPOSE_TIMEOUT_MS		15000
 #define PROMOTE_TIMEOUT_MS		60000
+#define WISH_TIMEOUT_MS			30000
 
 PG_FUNCTION_INFO_V1(qdb_sql_check_loaded);
 PG_FUNCTION_INFO_V1(qdb_sql_join_token);
@@ -229,58 +230,39 @@ qdb_sql_promote(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64((int64) request->answer);
 }
 
-/*
- * Finds a member for a command that changes the membership; the command
- * carries the number that it was meant for, so that it fits no later one (I13).
- */
-static QdbMember
-member_argument(const text *name, uint64 *membership)
+/* A change of one member; where the answer has a text, it is a warning. */
+static void
+run_wish(QdbRequestKind kind, const text *name, int role, const char *what)
 {
-	QdbState   *state = qdb_copy_state();
-	char	   *node = text_to_cstring(name);
-	const QdbMember *found = qdb_member_by_name(state, node);
-	QdbMember	member;
+	QdbRequest *request = palloc0(sizeof(QdbRequest));
 
-	if (found == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("node \"%s\" does not exist", node),
-				 errhint("%s", result_hint(QDB_NO_MEMBER))));
-	member = *found;
-	*membership = state->membership;
-	pfree(state);
-	return member;
+	request->kind = kind;
+	request->number = role;
+	copy_argument(request->text, QDB_NAME_SIZE, text_to_cstring(name), "node");
+	qdb_run_request(request, WISH_TIMEOUT_MS, what);
+	if (request->message[0] != '\0')
+		ereport(WARNING,
+				(errmsg("%s", request->message),
+				 errhint("quantadb_status().can_lose says how many losses the cluster survives now.")));
+	pfree(request);
 }
 
-/* A replica that shall vote catches up as a learner first. */
 Datum
 qdb_sql_set_role(PG_FUNCTION_ARGS)
 {
-	QdbCommand	command = {.type = QDB_CMD_MEMBER_ROLE};
 	int			role;
 
 	qdb_require_member();
 	role = role_argument(text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	command.member = member_argument(PG_GETARG_TEXT_PP(0), &command.membership);
-	if (command.member.role == role)
-		PG_RETURN_VOID();
-	if (role == QDB_ROLE_VOTER && command.member.role == QDB_ROLE_REPLICA)
-		role = QDB_ROLE_LEARNER;
-	command.member.role = role;
-	strlcpy(command.text, "asked for with quantadb_set_role", sizeof(command.text));
-	qdb_run_command(&command, "change the role");
+	run_wish(QDB_REQ_ROLE, PG_GETARG_TEXT_PP(0), role, "change the role");
 	PG_RETURN_VOID();
 }
 
 Datum
 qdb_sql_remove(PG_FUNCTION_ARGS)
 {
-	QdbCommand	command = {.type = QDB_CMD_MEMBER_REMOVE};
-
 	qdb_require_member();
-	command.member = member_argument(PG_GETARG_TEXT_PP(0), &command.membership);
-	strlcpy(command.text, "asked for with quantadb_remove", sizeof(command.text));
-	qdb_run_command(&command, "remove the node");
+	run_wish(QDB_REQ_REMOVE, PG_GETARG_TEXT_PP(0), 0, "remove the node");
 	PG_RETURN_VOID();
 }
 

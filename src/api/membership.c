@@ -138,10 +138,10 @@ require_setting(bool good, const char *name, const char *wanted)
 }
 
 static void
-require_stranger(void)
+require_stranger(bool or_removed)
 {
 	qdb_require_loaded();
-	if (qdb_shared->member)
+	if (qdb_shared->member && !(or_removed && qdb_shared->removed))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this server is a member of a cluster already"),
@@ -192,7 +192,7 @@ qdb_sql_init(PG_FUNCTION_ARGS)
 	QdbState   *state;
 
 	require_superuser("create a cluster");
-	require_stranger();
+	require_stranger(false);
 	if (name[0] == '\0' || strlen(name) >= QDB_NAME_SIZE)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -342,11 +342,21 @@ check_discard(Jsonb *json, bool discard)
 	JsonbValue *identifier = json_field(json, "system_identifier");
 	char	   *own = psprintf(UINT64_FORMAT, GetSystemIdentifier());
 
-	if (discard)
-		return;
 	if (identifier != NULL && identifier->type == jbvString &&
 		identifier->val.string.len == strlen(own) &&
 		memcmp(identifier->val.string.val, own, strlen(own)) == 0)
+		return;
+
+	/*
+	 * It keeps what a member has until it is one again (I15): no place for a
+	 * clone.
+	 */
+	if (qdb_shared->removed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot join: this server has the data of another cluster, which has removed it"),
+				 errhint("Stop it, move \"%s\" out of its data directory, start it and join again.", QDB_DIR)));
+	if (discard)
 		return;
 	if (has_user_data())
 		ereport(ERROR,
@@ -421,7 +431,7 @@ qdb_sql_join(PG_FUNCTION_ARGS)
 	Jsonb	   *json;
 
 	require_superuser("join a cluster");
-	require_stranger();
+	require_stranger(true);
 	host = peer_host(peer);
 	if (!qdb_token_parse(token, &parsed) || !parsed.join)
 		ereport(ERROR,

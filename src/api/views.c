@@ -158,6 +158,7 @@ qdb_sql_status(PG_FUNCTION_ARGS)
 	add_datum(&row, Int64GetDatum(status->lease_left_us / 1000), outside);
 	add_datum(&row, Int32GetDatum(status->can_lose), outside);
 	add_datum(&row, BoolGetDatum(!status->state->settings.auto_failover), outside);
+	add_text(&row, outside ? NULL : status->why_not);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, row.values, row.nulls)));
 }
 

@@ -111,6 +111,13 @@ extern bool qdb_identity_load(QdbIdentity *identity);
 extern bool qdb_pending_load(QdbIdentity *identity);
 extern bool qdb_pending_store(const QdbIdentity *identity); /* false: logged */
 extern bool qdb_pending_remove(void);
+
+/*
+ * A node that the others have removed keeps its identity, and with it all that holds a
+ * member back from writing, until it joins again; a mark says that it takes no part.
+ */
+extern bool qdb_removed_load(const QdbIdentity *identity);
+extern bool qdb_removed_store(const QdbIdentity *identity); /* false: logged */
 extern void qdb_identity_store(const QdbIdentity *identity);	/* ereport(ERROR) on
 																 * failure */
 
@@ -152,8 +159,11 @@ typedef enum QdbRequestKind
 								 * yet */
 	QDB_REQ_JOIN,				/* text: "host:port token" */
 	QDB_REQ_PROMOTE,			/* text: node name or empty; flag: force */
-	QDB_REQ_TOKEN				/* text: role; number: ttl seconds; the
+	QDB_REQ_TOKEN,				/* text: role; number: ttl seconds; the
 								 * answer's text is the token */
+	QDB_REQ_ROLE,				/* text: node name; number: QdbRole; the
+								 * answer's text is a warning or empty */
+	QDB_REQ_REMOVE				/* text: node name; the same */
 } QdbRequestKind;
 
 typedef enum QdbRequestState
@@ -308,6 +318,8 @@ typedef struct QdbShared
 	 * member.
 	 */
 	bool		member;
+	bool		removed;		/* a member that was removed: it takes no part
+								 * and may join again; coordinator */
 	QdbIdentity identity;
 
 	LWLock	   *state_lock;

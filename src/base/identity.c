@@ -32,6 +32,7 @@
 
 #define IDENTITY_PATH	QDB_DIR "/identity"
 #define PENDING_PATH	QDB_DIR "/joining"
+#define REMOVED_PATH	QDB_DIR "/removed"
 #define REWINDS_PATH	QDB_DIR "/rewinds"
 #define PROMISE_PATH	QDB_DIR "/promise"
 #define IDENTITY_FORMAT	2		/* another one is refused */
@@ -319,6 +320,29 @@ bool
 qdb_pending_remove(void)
 {
 	return (unlink(PENDING_PATH) == 0 || errno == ENOENT) && sync_directory(QDB_DIR);
+}
+
+bool
+qdb_removed_store(const QdbIdentity *identity)
+{
+	char text[	MAX_FILE];
+
+	snprintf(text, sizeof(text), "format=1\nmember=" UINT64_FORMAT "\nincarnation=" UINT64_FORMAT "\n",
+			 identity->member, identity->incarnation);
+	return write_checked(REMOVED_PATH, text);
+}
+
+/* The mark of an earlier life of this directory says nothing about this one. */
+bool
+qdb_removed_load(const QdbIdentity *identity)
+{
+	char		buf[MAX_FILE];
+	uint64		member;
+	uint64		incarnation;
+
+	return read_checked(REMOVED_PATH, buf, sizeof(buf)) > 0 &&
+		sscanf(buf, "format=1\nmember=%lu\nincarnation=%lu\n", &member, &incarnation) == 2 &&
+		member == identity->member && incarnation == identity->incarnation;
 }
 
 /* The data has come: the pending identity is this directory's from now on. */

@@ -48,6 +48,7 @@ load_identity(void)
 	qdb_shared->promised = qdb_promise_load();
 	qdb_shared->promising = qdb_shared->promised;
 	qdb_shared->member = true;
+	qdb_shared->removed = qdb_removed_load(identity);
 	qdb_shared->node_state = QDB_NODE_FOLLOWER;
 }
 

@@ -237,6 +237,7 @@ qdb_collect_status(void)
 	memcpy(peers, qdb_shared->peers, sizeof(qdb_shared->peers));
 	LWLockRelease(qdb_shared->state_lock);
 	copy_short_fields(status, streams, why_not);
+	strlcpy(status->why_not, why_not, sizeof(status->why_not));
 
 	status->in_recovery = RecoveryInProgress();
 	status->may_write = status->member && qdb_may_write();

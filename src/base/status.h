@@ -50,6 +50,7 @@ typedef struct QdbStatus
 	XLogRecPtr	quorum_lsn;
 	XLogRecPtr	wal_end;
 	QdbProgress progress;		/* of this node */
+	char		why_not[QDB_REASON_SIZE];	/* of this node; empty: nothing */
 	int64		lease_left_us;	/* 0: none */
 	bool		majority;		/* live voters are a majority */
 	int			can_lose;

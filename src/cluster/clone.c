@@ -251,8 +251,8 @@ qdb_joining_turn(void)
 
 	qdb_publish_state();
 	/* The others have removed it meanwhile. */
-	if (qdb_co.state->epoch != 0 && qdb_self_member() == NULL &&
-		qdb_co.self.member < qdb_co.state->next_member_id && clone.phase != QDB_CLONE_FAILED &&
+	if (((qdb_co.state->epoch != 0 && qdb_self_member() == NULL &&
+		  qdb_co.self.member < qdb_co.state->next_member_id) || qdb_removal_learned()) && clone.phase != QDB_CLONE_FAILED &&
 		!qdb_resync_running())
 	{
 		SpinLockAcquire(&qdb_shared->mutex);

@@ -324,6 +324,8 @@ take_turn(void)
 		ereport(LOG, (errmsg("[raft] the Raft log cannot be written: the coordinator starts again")));
 		proc_exit(1);
 	}
+	if (qdb_removal_turn())
+		return TURN_MS;
 	qdb_proposals_turn();
 	qdb_requests_turn();
 	if (qdb_shared->joining)
@@ -343,6 +345,7 @@ take_turn(void)
 	qdb_heartbeat_turn();
 	qdb_handover_turn();
 	qdb_promotion_turn();
+	qdb_wishes_turn();
 	qdb_leader_turn();
 	qdb_certificates_turn();
 	qdb_watch_turn();
@@ -359,6 +362,11 @@ take_inert_turn(void)
 {
 	qdb_requests_turn();
 	qdb_join_turn();
+	if (qdb_shared->removed)
+	{
+		qdb_removed_turn();
+		return TURN_MS;
+	}
 	return qdb_join_pending() || qdb_co.raft != NULL ? TURN_MS : INERT_MS;
 }
 
@@ -381,6 +389,8 @@ begin(void)
 		return;
 	}
 	qdb_co.self = qdb_shared->identity;
+	if (qdb_shared->removed)
+		return;
 	qdb_certificates_begin();
 	if (!qdb_open_raft(why, sizeof(why)))
 		ereport(ERROR, (errmsg("[raft] could not open the Raft log: %s", why),

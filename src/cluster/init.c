@@ -37,13 +37,19 @@ qdb_make_folder(char *why, size_t why_size)
 		snprintf(why, why_size, "could not create directory \"%s\": %m", QDB_DIR);
 		return false;
 	}
-	if (stat(QDB_DIR "/identity", &st) == 0)
+	if (stat(QDB_DIR "/identity", &st) == 0 && !qdb_shared->removed)
 	{
 		snprintf(why, why_size, "this server was made a member already: restart it");
 		return false;
 	}
-	/* Without an identity, what is there belongs to an attempt that failed. */
+
+	/*
+	 * Without an identity, what is there belongs to an attempt that failed;
+	 * and what a removed member promised binds nobody.
+	 */
 	(void) rmtree(QDB_RAFT_DIR, true);
+	if (qdb_shared->removed)
+		(void) unlink(QDB_DIR "/promise");
 	if (mkdir(QDB_RAFT_DIR, pg_dir_create_mode) != 0 && errno != EEXIST)
 	{
 		snprintf(why, why_size, "could not create directory \"%s\": %m", QDB_RAFT_DIR);
@@ -82,6 +88,7 @@ void
 qdb_become_member(void)
 {
 	qdb_shared->identity = qdb_co.self;
+	qdb_shared->removed = false;
 	pg_write_barrier();
 	qdb_shared->member = true;
 }

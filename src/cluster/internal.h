@@ -221,6 +221,22 @@ extern void qdb_start_token(int slot, const QdbRequest *request);
 /* False: no join token. */
 extern bool qdb_parse_token(const char *text, QdbTokenText *token);
 
+/* ---- members.c ---- */
+extern void qdb_start_wish(int slot, const QdbRequest *request);
+extern void qdb_wishes_turn(void);
+extern void qdb_end_wishes(void);
+
+/* ---- removed.c ---- */
+/* The others have removed this member; who says so was believed. */
+extern void qdb_learn_removal(void);
+extern bool qdb_removal_learned(void);
+
+/* True: this node takes no part any more, nothing of this turn is left to do. */
+extern bool qdb_removal_turn(void);
+
+/* Instead of a member's turn: stays a standby that follows nobody. */
+extern void qdb_removed_turn(void);
+
 /* ---- promotion.c ---- */
 extern void qdb_start_promote(int slot, const QdbRequest *request);
 extern void qdb_promotion_turn(void);

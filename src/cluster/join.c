@@ -218,6 +218,12 @@ store_membership(uint64 member, const QdbState *state)
 	char		why[QDB_REASON_SIZE] = "";
 	bool		copy = state->system_identifier == GetSystemIdentifier();
 
+	if (qdb_shared->removed && !copy)
+	{
+		end_join(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "this server has the data of another cluster, which has removed it",
+				 "Stop it, move \"quantadb\" out of its data directory, start it and join again.");
+		return;
+	}
 	make_identity(member, state);
 	if (!qdb_make_folder(why, sizeof(why)) ||
 		!store_certificates(why, sizeof(why)) ||

@@ -274,11 +274,34 @@ note_boot(QdbPeer *peer, const Hello *hello)
 	peer->gone = false;
 }
 
+static bool
+send_removed(QdbChannel *channel, const Hello *hello)
+{
+	uint8		buf[16];
+	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
+
+	qdb_put_u64(&w, hello->member);
+	qdb_put_u64(&w, hello->incarnation);
+	return qdb_channel_send(channel, QDB_FRAME_REMOVED, buf, (uint32) w.used);
+}
+
+/*
+ * An id is never used twice, so one that was given out and is not in the state was removed:
+ * true however old the state is.  Nobody else tells the member (raft.md).
+ */
+static bool
+was_removed(const Hello *hello)
+{
+	return strcmp(hello->cluster_id, qdb_co.self.cluster_id) == 0 && hello->member != 0 &&
+		hello->member < qdb_co.state->next_member_id &&
+		qdb_member_by_id(qdb_co.state, hello->member) == NULL;
+}
+
 /* A stranger's HELLO: it becomes the incoming channel of its peer, or is refused. */
 static void
 admit_peer(QdbStranger *stranger, const QdbFrame *frame)
 {
-	Hello		hello;
+	Hello		hello = {0};
 	const char *why = "its HELLO is malformed";
 	QdbPeer    *peer = NULL;
 
@@ -296,7 +319,10 @@ admit_peer(QdbStranger *stranger, const QdbFrame *frame)
 	if (why != NULL)
 	{
 		ereport(DEBUG1, (errmsg_internal("[raft] refused a connection: %s", why)));
-		close_channel(&stranger->channel);
+		/* It closes the connection when it has read that. */
+		stranger->dismissed = was_removed(&hello) && send_removed(stranger->channel, &hello);
+		if (!stranger->dismissed)
+			close_channel(&stranger->channel);
 		return;
 	}
 	if (peer->in != NULL)
@@ -384,6 +410,24 @@ drive_in(QdbPeer *peer)
 		close_channel(&peer->in);
 }
 
+/*
+ * Does a member say that this one was removed?  Its certificate has to be good for what
+ * our own state, which may be behind, knows of it.
+ */
+static bool
+says_removed(const QdbPeer *peer, const QdbFrame *frame)
+{
+	QdbReader	r = {.buf = frame->payload,.size = frame->length};
+	const QdbMember *member = qdb_member_by_id(qdb_co.state, peer->member);
+	uint64		id = qdb_get_u64(&r);
+	uint64		incarnation = qdb_get_u64(&r);
+
+	return qdb_reader_done(&r) && id == qdb_co.self.member && incarnation == qdb_co.self.incarnation &&
+		qdb_judge_certificate(qdb_co.state, qdb_channel_peer(peer->out), qdb_co.self.cluster_id,
+							  peer->member, member != NULL ? member->incarnation : peer->incarnation,
+							  member != NULL ? member->name : "") == NULL;
+}
+
 /* The answer to our HELLO: only the member that we meant may get our frames. */
 static void
 take_answer(QdbPeer *peer)
@@ -393,6 +437,8 @@ take_answer(QdbPeer *peer)
 
 	while (peer->out != NULL && qdb_channel_receive(peer->out, &frame))
 	{
+		if (frame.type == QDB_FRAME_REMOVED && says_removed(peer, &frame))
+			qdb_learn_removal();
 		if (frame.type != QDB_FRAME_HELLO || !read_hello(&frame, &hello) ||
 			hello.member != peer->member || judge_hello(&hello, peer->out) != NULL)
 		{
@@ -526,6 +572,7 @@ accept_all(void)
 		stranger->channel = channel;
 		stranger->serial = next_serial++;
 		stranger->joining = false;
+		stranger->dismissed = false;
 		stranger->added = false;
 	}
 }
@@ -539,7 +586,7 @@ drive_stranger(QdbStranger *stranger)
 	if (stranger->channel == NULL)
 		return;
 	qdb_channel_drive(stranger->channel);
-	if (!stranger->joining && qdb_channel_receive(stranger->channel, &frame))
+	if (!stranger->joining && !stranger->dismissed && qdb_channel_receive(stranger->channel, &frame))
 	{
 		if (frame.type == QDB_FRAME_HELLO)
 			admit_peer(stranger, &frame);

@@ -115,7 +115,14 @@ start(int slot, const QdbRequest *request)
 {
 	bool		for_strangers = request->kind == QDB_REQ_INIT || request->kind == QDB_REQ_JOIN;
 
-	if (qdb_shared->member && for_strangers)
+	if (qdb_shared->removed && !for_strangers)
+	{
+		qdb_refuse_request(slot, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+						   "this node was removed from the cluster",
+						   "Ask another member; quantadb_join() with a new token makes this one a member again.");
+		return;
+	}
+	if (qdb_shared->member && for_strangers && !(qdb_shared->removed && request->kind == QDB_REQ_JOIN))
 	{
 		qdb_refuse_request(slot, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 						   "this server is a member of a cluster already", NULL);
@@ -144,6 +151,10 @@ start(int slot, const QdbRequest *request)
 			break;
 		case QDB_REQ_TOKEN:
 			qdb_start_token(slot, request);
+			break;
+		case QDB_REQ_ROLE:
+		case QDB_REQ_REMOVE:
+			qdb_start_wish(slot, request);
 			break;
 		default:
 			qdb_refuse_request(slot, ERRCODE_FEATURE_NOT_SUPPORTED, "unknown request", NULL);

@@ -320,6 +320,7 @@ leave_cluster(bool in_recovery)
 {
 	qdb_set_problem("it was removed from the cluster");
 	clear_target();
+	qdb_learn_removal();
 	if (!in_recovery)
 		stop_primary("this node was removed from the cluster");
 }

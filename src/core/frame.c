@@ -36,6 +36,7 @@ qdb_frame_max_length(uint8_t type)
 		case QDB_FRAME_CA_KEY_REQUEST:
 		case QDB_FRAME_READ_REQUEST:
 		case QDB_FRAME_READ_ANSWER:
+		case QDB_FRAME_REMOVED:
 			return 64;
 		case QDB_FRAME_CA_KEY:
 		case QDB_FRAME_CERT_REQUEST:

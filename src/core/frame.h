@@ -44,6 +44,7 @@ typedef enum QdbFrameType
 	QDB_FRAME_CERT,				/* PEM */
 	QDB_FRAME_READ_REQUEST,		/* ticket, epoch: how far is the quorum? */
 	QDB_FRAME_READ_ANSWER,		/* ticket, epoch, 1 under a live lease, LSN */
+	QDB_FRAME_REMOVED,			/* answer to a HELLO: member, incarnation */
 
 	/* 6432: streaming */
 	QDB_FRAME_STREAM_HELLO = 32,	/* receiver: who, history, epoch */

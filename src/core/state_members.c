@@ -151,6 +151,8 @@ qdb_apply_member_role(QdbState *state, const QdbCommand *command)
 	if (incarnation < member->incarnation ||
 		(role == QDB_ROLE_VOTER && incarnation != member->incarnation))
 		return QDB_STALE;
+	if (role == QDB_ROLE_VOTER && member->role == QDB_ROLE_REPLICA)
+		return QDB_NOT_VOTER;	/* I11: it catches up as a learner first */
 	alone = role == QDB_ROLE_LEARNER && command->flag;
 	if (member->role == role && incarnation == member->incarnation && alone == member->alone)
 		return QDB_UNCHANGED;

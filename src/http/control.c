@@ -21,6 +21,7 @@
 
 #define PROPOSE_TIMEOUT_US	(15 * INT64CONST(1000000))
 #define PROMOTE_TIMEOUT_US	(60 * INT64CONST(1000000))
+#define WISH_TIMEOUT_US		(30 * INT64CONST(1000000))
 #define MAX_TTL_SECONDS		(30 * 86400)
 
 bool
@@ -281,38 +282,38 @@ prepare_join(Jsonb *json, QdbControl *control, char *note, QdbHttpAnswer *answer
 	return true;
 }
 
-/* "/cluster/nodes/NAME" or "/cluster/nodes/NAME/role"; the name is not longer than names are. */
+/*
+ * A change of the member that "/cluster/nodes/NAME" or "/cluster/nodes/NAME/role" names; the
+ * name is not longer than names are.
+ */
 static bool
-node_of_path(const char *path, QdbMember *member, uint64 *membership, QdbHttpAnswer *answer)
+prepare_wish(const char *path, QdbControl *control, QdbHttpAnswer *answer)
 {
 	const char *name = path + strlen("/cluster/nodes/");
 	char	   *node = pnstrdup(name, strcspn(name, "/"));
-	QdbState   *state = qdb_copy_state();
-	const QdbMember *found = qdb_member_by_name(state, node);
 
-	if (found == NULL)
+	if (qdb_member_by_name(qdb_copy_state(), node) == NULL)
 	{
 		qdb_answer_error(answer, 404, "no such node", psprintf("Node \"%s\".", node),
 						 "The members are listed under /cluster/nodes.");
 		return false;
 	}
-	*member = *found;
-	*membership = state->membership;
+	strlcpy(control->request.text, node, sizeof(control->request.text));
+	control->deadline_us = qdb_now_us() + WISH_TIMEOUT_US;
 	return true;
 }
 
-/* A replica that shall vote catches up as a learner first. */
 static bool
 prepare_role(const char *path, Jsonb *json, QdbControl *control, char *note, QdbHttpAnswer *answer)
 {
 	static const char *const names[] = {"role", NULL};
-	QdbCommand	command = {.type = QDB_CMD_MEMBER_ROLE};
 	char text[	QDB_NAME_SIZE] = "";
 	int			role;
 
 	control->what = "change the role";
+	control->request.kind = QDB_REQ_ROLE;
 	if (!check_fields(json, names, answer) || !text_field(json, "role", text, sizeof(text), answer) ||
-		!node_of_path(path, &command.member, &command.membership, answer))
+		!prepare_wish(path, control, answer))
 		return false;
 	if (!qdb_parse_role(text, &role))
 	{
@@ -320,27 +321,22 @@ prepare_role(const char *path, Jsonb *json, QdbControl *control, char *note, Qdb
 						 "Send {\"role\": \"voter\"} or {\"role\": \"replica\"}.");
 		return false;
 	}
-	if (role == QDB_ROLE_VOTER && command.member.role == QDB_ROLE_REPLICA)
-		role = QDB_ROLE_LEARNER;
-	command.member.role = role;
-	strlcpy(command.text, "asked for over HTTP", sizeof(command.text));
-	snprintf(note, QDB_REASON_SIZE, "make %s a %s", command.member.name, text);
-	return put_command(control, &command, answer);
+	control->request.number = role;
+	snprintf(note, QDB_REASON_SIZE, "make %s a %s", control->request.text, text);
+	return true;
 }
 
 static bool
 prepare_remove(const char *path, Jsonb *json, QdbControl *control, char *note, QdbHttpAnswer *answer)
 {
 	static const char *const names[] = {NULL};
-	QdbCommand	command = {.type = QDB_CMD_MEMBER_REMOVE};
 
 	control->what = "remove the node";
-	if (!check_fields(json, names, answer) ||
-		!node_of_path(path, &command.member, &command.membership, answer))
+	control->request.kind = QDB_REQ_REMOVE;
+	if (!check_fields(json, names, answer) || !prepare_wish(path, control, answer))
 		return false;
-	strlcpy(command.text, "asked for over HTTP", sizeof(command.text));
-	snprintf(note, QDB_REASON_SIZE, "remove %s", command.member.name);
-	return put_command(control, &command, answer);
+	snprintf(note, QDB_REASON_SIZE, "remove %s", control->request.text);
+	return true;
 }
 
 static bool
@@ -456,6 +452,8 @@ answer_done(QdbHttpAnswer *answer, const QdbRequest *request)
 		qdb_put_text(body, "next", psprintf("On the new server: SELECT quantadb_join('%s:%d', 'TOKEN')",
 											qdb_advertise_host, qdb_http_port));
 	}
+	else if ((request->kind == QDB_REQ_ROLE || request->kind == QDB_REQ_REMOVE) && request->message[0] != '\0')
+		qdb_put_text(body, "warning", request->message);
 	appendStringInfoString(body, "}\n");
 }
 

@@ -154,6 +154,61 @@ is_member_now(const QdbChannel *channel)
 	return why == NULL;
 }
 
+/* What was shown of streams to who is no member any more. */
+static void
+forget_removed(void)
+{
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	SpinLockAcquire(&qdb_shared->mutex);
+	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
+	{
+		QdbStreamStatus *status = &qdb_shared->streams[i];
+
+		if (status->member != 0 && status->member < qdb_shared->state.next_member_id &&
+			qdb_member_by_id(&qdb_shared->state, status->member) == NULL)
+			memset(status, 0, sizeof(*status));
+	}
+	SpinLockRelease(&qdb_shared->mutex);
+	LWLockRelease(qdb_shared->state_lock);
+}
+
+/*
+ * A membership that has lost somebody ends his streams at once, whatever they carry: his
+ * certificate is worth nothing any more.
+ */
+static void
+drop_removed(void)
+{
+	static uint32 known_members = 0;
+	static uint64 known_next = 0;
+	uint32		nmembers;
+	uint64		next;
+
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	nmembers = qdb_shared->state.nmembers;
+	next = qdb_shared->state.next_member_id;
+	LWLockRelease(qdb_shared->state_lock);
+	if (nmembers == known_members && next == known_next)
+		return;
+	known_members = nmembers;
+	known_next = next;
+	forget_removed();
+	for (int i = 0; i < QDB_MAX_STREAMS; i++)
+	{
+		QdbStream  *stream = &qdb_streams[i];
+		bool		gone;
+
+		if (stream->channel == NULL || stream->closing || (stream->member == 0 && stream->serve == NULL))
+			continue;
+		LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+		gone = stream->member != 0 && stream->member < next &&
+			qdb_member_by_id(&qdb_shared->state, stream->member) == NULL;
+		LWLockRelease(qdb_shared->state_lock);
+		if (gone || !is_member_now(stream->channel))
+			qdb_stream_refuse(stream, false, "it was removed from the cluster");
+	}
+}
+
 static void
 accept_streams(void)
 {
@@ -377,6 +432,7 @@ take_turn(const WaitEvent *events, int n)
 
 	/* The seat first: acks that have come are for it or for nothing. */
 	refresh_seat();
+	drop_removed();
 	handle_events(events, n);
 	qdb_count_and_release();
 	more = serve_streams(now);
