@@ -551,6 +551,19 @@ qdb_pending_remove(void)
 	return true;
 }
 
+bool
+qdb_removed_load(const QdbIdentity *identity)
+{
+	return sim.current->disk.removed == identity->incarnation;
+}
+
+bool
+qdb_removed_store(const QdbIdentity *identity)
+{
+	sim.current->disk.removed = identity->incarnation;
+	return true;
+}
+
 uint64
 qdb_promise_load(void)
 {

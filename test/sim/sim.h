@@ -203,6 +203,7 @@ typedef struct SimDisk
 {
 	bool		member;
 	bool		wiped;			/* lost everything, not replaced yet */
+	uint64		removed;		/* incarnation that was removed; 0 none */
 	QdbIdentity identity;
 	uint64		promised;
 	uint64		rewinds_epoch;
