@@ -216,7 +216,8 @@ check_tables() {	# port, database: quantadb_check finds nothing
 check_standby() {	# port, standby's port, standby's log
 	local d
 	sql "$1" regression "SELECT count(setval(seqrelid, nextval(seqrelid))) FROM pg_sequence" >/dev/null
-	sql "$1" postgres "ALTER SYSTEM SET autovacuum = off; SELECT pg_reload_conf()" >/dev/null
+	sql "$1" postgres "ALTER SYSTEM SET autovacuum = off"
+	sql "$1" postgres "SELECT pg_reload_conf()" >/dev/null
 	local target
 	target=$(sql "$1" postgres "SELECT pg_current_wal_insert_lsn()")
 	for _ in $(seq 600); do
