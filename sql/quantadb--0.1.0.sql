@@ -147,3 +147,11 @@ GRANT SELECT ON quantadb_nodes, quantadb_replication, quantadb_journal, quantadb
 
 -- An administrator sees what a monitor sees.
 GRANT pg_monitor TO quantadb_admin;
+
+-- The storage access method: CREATE TABLE ... USING quantadb
+
+CREATE FUNCTION quantadb_handler(internal) RETURNS table_am_handler
+AS 'MODULE_PATHNAME', 'quantadb_handler' LANGUAGE C STRICT;
+
+CREATE ACCESS METHOD quantadb TYPE TABLE HANDLER quantadb_handler;
+COMMENT ON ACCESS METHOD quantadb IS 'dense row storage whose WAL replays without waiting for readers';

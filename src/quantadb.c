@@ -16,6 +16,7 @@
 #include "base/keys.h"
 #include "failover/failover.h"
 #include "failover/stage.h"
+#include "tableam/tableam.h"
 #include "wal/wal.h"
 
 PG_MODULE_MAGIC;
@@ -34,6 +35,14 @@ QdbEffects	qdb_effects = {
 	.match_history = qdb_match_history,
 	.secure_boot = qdb_secure_boot,
 	.end_blocking_queries = qdb_end_blocking_queries,
+};
+
+static const QdbTableRecords table_records = {
+	.redo = qdb_table_redo,
+	.desc = qdb_table_desc,
+	.identify = qdb_table_identify,
+	.mask = qdb_table_mask,
+	.decode = qdb_table_decode,
 };
 
 static void
@@ -80,7 +89,7 @@ _PG_init(void)
 
 	qdb_define_settings();
 	qdb_read_passphrase();
-	qdb_register_rmgr();
+	qdb_register_rmgr(&table_records);
 
 	prev_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = shmem_request;

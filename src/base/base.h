@@ -17,6 +17,7 @@
 
 #include "access/xlogdefs.h"
 #include "port/atomics.h"
+#include "storage/block.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -142,7 +143,23 @@ typedef struct xl_qdb_epoch
 #define XLOG_QDB_EPOCH			0x00	/* xl_info of the epoch record */
 #define QDB_EPOCH_FORMAT		1
 
-extern void qdb_register_rmgr(void);
+#define QDB_RMGR_OPMASK			0x70	/* of xl_info: the operation */
+
+/* The storage access method's part of the resource manager. */
+struct XLogReaderState;
+struct StringInfoData;
+struct LogicalDecodingContext;
+struct XLogRecordBuffer;
+typedef struct QdbTableRecords
+{
+	void		(*redo) (struct XLogReaderState *record);
+	void		(*desc) (struct StringInfoData *buf, struct XLogReaderState *record);
+	const char *(*identify) (uint8 info);
+	void		(*mask) (char *page, BlockNumber blkno);
+	void		(*decode) (struct LogicalDecodingContext *ctx, struct XLogRecordBuffer *buf);
+} QdbTableRecords;
+
+extern void qdb_register_rmgr(const QdbTableRecords *records);
 
 /* Writes and flushes the record; returns its start, *end its end. */
 extern XLogRecPtr qdb_write_epoch_record(const xl_qdb_epoch *record, XLogRecPtr *end);

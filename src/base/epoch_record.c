@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * epoch_record.c
- *		The epoch record and its WAL resource manager.
+ *		The epoch record, and the WAL resource manager that the storage access
+ *		method shares with it.
  *
  * A new primary's first record names cluster, epoch, timeline and the boot that
  * holds the seat.  Bytes of a timeline count for an epoch only from this record
@@ -16,6 +17,15 @@
 #include "access/xloginsert.h"
 #include "access/xlogreader.h"
 #include "miscadmin.h"
+#include "replication/decode.h"
+
+static QdbTableRecords table;
+
+static bool
+is_epoch(XLogReaderState *record)
+{
+	return (XLogRecGetInfo(record) & QDB_RMGR_OPMASK) == XLOG_QDB_EPOCH;
+}
 
 static void
 epoch_redo(XLogReaderState *record)
@@ -42,6 +52,16 @@ epoch_redo(XLogReaderState *record)
 	SpinLockRelease(&qdb_shared->mutex);
 }
 
+/* All operations but the epoch record's belong to the storage access method. */
+static void
+rmgr_redo(XLogReaderState *record)
+{
+	if (is_epoch(record))
+		epoch_redo(record);
+	else
+		table.redo(record);
+}
+
 static void
 epoch_desc(StringInfo buf, XLogReaderState *record)
 {
@@ -53,22 +73,48 @@ epoch_desc(StringInfo buf, XLogReaderState *record)
 	appendStringInfo(buf, "epoch " UINT64_FORMAT " timeline %u", rec.epoch, rec.timeline);
 }
 
-static const char *
-epoch_identify(uint8 info)
+static void
+rmgr_desc(StringInfo buf, XLogReaderState *record)
 {
-	return (info & ~XLR_INFO_MASK) == XLOG_QDB_EPOCH ? "EPOCH" : NULL;
+	if (is_epoch(record))
+		epoch_desc(buf, record);
+	else
+		table.desc(buf, record);
+}
+
+static const char *
+rmgr_identify(uint8 info)
+{
+	return (info & QDB_RMGR_OPMASK) == XLOG_QDB_EPOCH ? "EPOCH" : table.identify(info);
+}
+
+/* Pages are the access method's only. */
+static void
+rmgr_mask(char *page, BlockNumber blkno)
+{
+	table.mask(page, blkno);
+}
+
+static void
+rmgr_decode(struct LogicalDecodingContext *ctx, struct XLogRecordBuffer *buf)
+{
+	if (!is_epoch(buf->record))
+		table.decode(ctx, buf);
 }
 
 static const RmgrData rmgr = {
 	.rm_name = "quantadb",
-	.rm_redo = epoch_redo,
-	.rm_desc = epoch_desc,
-	.rm_identify = epoch_identify,
+	.rm_redo = rmgr_redo,
+	.rm_desc = rmgr_desc,
+	.rm_identify = rmgr_identify,
+	.rm_mask = rmgr_mask,
+	.rm_decode = rmgr_decode,
 };
 
 void
-qdb_register_rmgr(void)
+qdb_register_rmgr(const QdbTableRecords *records)
 {
+	table = *records;
 	RegisterCustomRmgr(QDB_RMGR_ID, unconstify(RmgrData *, &rmgr));
 }
 

@@ -1,0 +1,340 @@
+/*-------------------------------------------------------------------------
+ *
+ * handler.c
+ *		The access method's routine, storage of relations, sizes.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "tableam/internal.h"
+
+#include "access/heaptoast.h"
+#include "access/xloginsert.h"
+#include "access/xlog_internal.h"
+#include "catalog/catalog.h"
+#include "catalog/index.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/storage.h"
+#include "catalog/storage_xlog.h"
+#include "commands/vacuum.h"
+#include "fmgr.h"
+#include "nodes/execnodes.h"
+#include "storage/procarray.h"
+#include "storage/smgr.h"
+#include "utils/builtins.h"
+
+#include "base/base.h"
+
+PG_FUNCTION_INFO_V1(quantadb_handler);
+
+static const TupleTableSlotOps *
+slot_callbacks(Relation rel)
+{
+	return &qdb_slot_ops;
+}
+
+/* ---- storage ---- */
+
+static void
+relation_set_new_filenode(Relation rel, const RelFileNode *rnode, char persistence,
+						  TransactionId *freeze_xid, MultiXactId *minmulti)
+{
+	SMgrRelation srel;
+
+	/* No older transaction runs, and none can use older multixacts. */
+	*freeze_xid = RecentXmin;
+	*minmulti = GetOldestMultiXactId();
+
+	srel = RelationCreateStorage(*rnode, persistence, true);
+	if (persistence == RELPERSISTENCE_UNLOGGED)
+	{
+		/*
+		 * The init fork did not go through shared buffers, so a checkpoint in
+		 * between would not have written it.
+		 */
+		smgrcreate(srel, INIT_FORKNUM, false);
+		log_smgrcreate(rnode, INIT_FORKNUM);
+		smgrimmedsync(srel, INIT_FORKNUM);
+	}
+	smgrclose(srel);
+}
+
+static void
+relation_nontransactional_truncate(Relation rel)
+{
+	RelationTruncate(rel, 0);
+}
+
+static void
+relation_copy_data(Relation rel, const RelFileNode *rnode)
+{
+	SMgrRelation dst = smgropen(*rnode, rel->rd_backend);
+
+	/* Files are copied, so what is in shared buffers goes out first. */
+	FlushRelationBuffers(rel);
+	RelationCreateStorage(*rnode, rel->rd_rel->relpersistence, true);
+	RelationCopyStorage(RelationGetSmgr(rel), dst, MAIN_FORKNUM, rel->rd_rel->relpersistence);
+	for (ForkNumber fork = MAIN_FORKNUM + 1; fork <= MAX_FORKNUM; fork++)
+	{
+		if (!smgrexists(RelationGetSmgr(rel), fork))
+			continue;
+		smgrcreate(dst, fork, false);
+		if (RelationIsPermanent(rel) ||
+			(rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED && fork == INIT_FORKNUM))
+			log_smgrcreate(rnode, fork);
+		RelationCopyStorage(RelationGetSmgr(rel), dst, fork, rel->rd_rel->relpersistence);
+	}
+	RelationDropStorage(rel);
+	smgrclose(dst);
+}
+
+/* As heap: is there a column that could make a row too long? */
+static bool
+relation_needs_toast_table(Relation rel)
+{
+	TupleDesc	desc = rel->rd_att;
+	int32		len = 0;
+	bool		unlimited = false;
+	bool		toastable = false;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (att->attisdropped)
+			continue;
+		len = att_align_nominal(len, att->attalign);
+		if (att->attlen > 0)
+			len += att->attlen;
+		else
+		{
+			int32		max = type_maximum_size(att->atttypid, att->atttypmod);
+
+			if (max < 0)
+				unlimited = true;
+			else
+				len += max;
+			if (att->attstorage != TYPSTORAGE_PLAIN)
+				toastable = true;
+		}
+	}
+	if (!toastable)
+		return false;
+	return unlimited ||
+		MAXALIGN(SizeofHeapTupleHeader + BITMAPLEN(desc->natts)) + MAXALIGN(len) > TOAST_TUPLE_THRESHOLD;
+}
+
+/* The toaster writes heap tables only. */
+static Oid
+relation_toast_am(Relation rel)
+{
+	return HEAP_TABLE_AM_OID;
+}
+
+static void
+relation_estimate_size(Relation rel, int32 *attr_widths, BlockNumber *pages, double *tuples,
+					   double *allvisfrac)
+{
+	table_block_relation_estimate_size(rel, attr_widths, pages, tuples, allvisfrac,
+									   QDB_ROW_HEADER + sizeof(ItemIdData),
+									   QDB_SPECIAL_OFFSET - SizeOfPageHeaderData -
+									   QDB_FIRST_CAP * sizeof(QdbXact));
+}
+
+/* ---- what this version cannot do ---- */
+
+#define NOT_SUPPORTED(what) \
+	ereport(ERROR, \
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), \
+			 errmsg("access method quantadb does not support %s yet", what)))
+
+static IndexFetchTableData *
+index_fetch_begin(Relation rel)
+{
+	NOT_SUPPORTED("indexes");
+	return NULL;
+}
+
+static void
+index_fetch_reset(IndexFetchTableData *data)
+{
+}
+
+static bool
+index_fetch_tuple(IndexFetchTableData *scan, ItemPointer tid, Snapshot snapshot,
+				  TupleTableSlot *slot, bool *call_again, bool *all_dead)
+{
+	NOT_SUPPORTED("indexes");
+	return false;
+}
+
+static bool
+tuple_fetch_row_version(Relation rel, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot)
+{
+	NOT_SUPPORTED("access by TID");
+	return false;
+}
+
+static void
+tuple_get_latest_tid(TableScanDesc scan, ItemPointer tid)
+{
+	NOT_SUPPORTED("access by TID");
+}
+
+static bool
+tuple_satisfies_snapshot(Relation rel, TupleTableSlot *slot, Snapshot snapshot)
+{
+	NOT_SUPPORTED("access by TID");
+	return false;
+}
+
+static TransactionId
+index_delete_tuples(Relation rel, TM_IndexDeleteOp *delstate)
+{
+	NOT_SUPPORTED("indexes");
+	return InvalidTransactionId;
+}
+
+static TM_Result
+tuple_delete(Relation rel, ItemPointer tid, CommandId cid, Snapshot snapshot, Snapshot crosscheck,
+			 bool wait, TM_FailureData *tmfd, bool changing_part)
+{
+	NOT_SUPPORTED("DELETE");
+	return TM_Ok;
+}
+
+static TM_Result
+tuple_update(Relation rel, ItemPointer otid, TupleTableSlot *slot, CommandId cid, Snapshot snapshot,
+			 Snapshot crosscheck, bool wait, TM_FailureData *tmfd, LockTupleMode *lockmode,
+			 bool *update_indexes)
+{
+	NOT_SUPPORTED("UPDATE");
+	return TM_Ok;
+}
+
+static TM_Result
+tuple_lock(Relation rel, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot, CommandId cid,
+		   LockTupleMode mode, LockWaitPolicy wait_policy, uint8 flags, TM_FailureData *tmfd)
+{
+	NOT_SUPPORTED("row locks");
+	return TM_Ok;
+}
+
+static void
+relation_copy_for_cluster(Relation old, Relation new, Relation index, bool use_sort,
+						  TransactionId oldest_xmin, TransactionId *xid_cutoff,
+						  MultiXactId *multi_cutoff, double *num_tuples, double *tups_vacuumed,
+						  double *tups_recently_dead)
+{
+	NOT_SUPPORTED("CLUSTER and VACUUM FULL");
+}
+
+static void
+relation_vacuum(Relation rel, VacuumParams *params, BufferAccessStrategy bstrategy)
+{
+	ereport(WARNING,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("access method quantadb does not support VACUUM yet")));
+}
+
+static bool
+scan_analyze_next_block(TableScanDesc scan, BlockNumber blk, BufferAccessStrategy bstrategy)
+{
+	return false;
+}
+
+static bool
+scan_analyze_next_tuple(TableScanDesc scan, TransactionId oldest_xmin, double *liverows,
+						double *deadrows, TupleTableSlot *slot)
+{
+	return false;
+}
+
+static double
+index_build_range_scan(Relation rel, Relation index, IndexInfo *info, bool allow_sync,
+					   bool anyvisible, bool progress, BlockNumber start, BlockNumber n,
+					   IndexBuildCallback callback, void *state, TableScanDesc scan)
+{
+	NOT_SUPPORTED("indexes");
+	return 0;
+}
+
+static void
+index_validate_scan(Relation rel, Relation index, IndexInfo *info, Snapshot snapshot,
+					ValidateIndexState *state)
+{
+	NOT_SUPPORTED("indexes");
+}
+
+static bool
+scan_sample_next_block(TableScanDesc scan, SampleScanState *state)
+{
+	NOT_SUPPORTED("TABLESAMPLE");
+	return false;
+}
+
+static bool
+scan_sample_next_tuple(TableScanDesc scan, SampleScanState *state, TupleTableSlot *slot)
+{
+	return false;
+}
+
+static const TableAmRoutine routine = {
+	.type = T_TableAmRoutine,
+	.slot_callbacks = slot_callbacks,
+	.scan_begin = qdb_scan_begin,
+	.scan_end = qdb_scan_end,
+	.scan_rescan = qdb_scan_rescan,
+	.scan_getnextslot = qdb_scan_getnextslot,
+	.scan_set_tidrange = qdb_scan_set_tidrange,
+	.scan_getnextslot_tidrange = qdb_scan_getnextslot_tidrange,
+	.parallelscan_estimate = table_block_parallelscan_estimate,
+	.parallelscan_initialize = table_block_parallelscan_initialize,
+	.parallelscan_reinitialize = table_block_parallelscan_reinitialize,
+	.index_fetch_begin = index_fetch_begin,
+	.index_fetch_reset = index_fetch_reset,
+	.index_fetch_end = index_fetch_reset,
+	.index_fetch_tuple = index_fetch_tuple,
+	.tuple_fetch_row_version = tuple_fetch_row_version,
+	.tuple_tid_valid = qdb_tuple_tid_valid,
+	.tuple_get_latest_tid = tuple_get_latest_tid,
+	.tuple_satisfies_snapshot = tuple_satisfies_snapshot,
+	.index_delete_tuples = index_delete_tuples,
+	.tuple_insert = qdb_tuple_insert,
+	.tuple_insert_speculative = qdb_tuple_insert_speculative,
+	.tuple_complete_speculative = qdb_tuple_complete_speculative,
+	.multi_insert = qdb_multi_insert,
+	.tuple_delete = tuple_delete,
+	.tuple_update = tuple_update,
+	.tuple_lock = tuple_lock,
+	.relation_set_new_filenode = relation_set_new_filenode,
+	.relation_nontransactional_truncate = relation_nontransactional_truncate,
+	.relation_copy_data = relation_copy_data,
+	.relation_copy_for_cluster = relation_copy_for_cluster,
+	.relation_vacuum = relation_vacuum,
+	.scan_analyze_next_block = scan_analyze_next_block,
+	.scan_analyze_next_tuple = scan_analyze_next_tuple,
+	.index_build_range_scan = index_build_range_scan,
+	.index_validate_scan = index_validate_scan,
+	.relation_size = table_block_relation_size,
+	.relation_needs_toast_table = relation_needs_toast_table,
+	.relation_toast_am = relation_toast_am,
+	.relation_fetch_toast_slice = NULL,
+	.relation_estimate_size = relation_estimate_size,
+	.scan_sample_next_block = scan_sample_next_block,
+	.scan_sample_next_tuple = scan_sample_next_tuple,
+};
+
+/*
+ * Without the preload there is no resource manager, so that WAL of such tables
+ * could be written but not replayed.
+ */
+Datum
+quantadb_handler(PG_FUNCTION_ARGS)
+{
+	if (!RmgrIdExists(QDB_RMGR_ID))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("access method quantadb needs the library to be preloaded"),
+				 errhint("Add quantadb to shared_preload_libraries and restart the server.")));
+	PG_RETURN_POINTER(&routine);
+}

@@ -1,0 +1,470 @@
+/*-------------------------------------------------------------------------
+ *
+ * page.c
+ *		Changes of a page's bytes, the same ones on the primary and in redo.
+ *
+ * Nothing here looks at a transaction's state or writes WAL.  Callers hold the
+ * exclusive lock of the buffer, or own the page.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "tableam/internal.h"
+
+void
+qdb_page_init(Page page, int cap)
+{
+	QdbSpecial *special;
+
+	Assert(cap >= 1 && cap <= QDB_MAX_CAP);
+	PageInit(page, BLCKSZ, sizeof(QdbSpecial));
+	special = QdbPageSpecial(page);
+	special->kind = QDB_KIND_DATA;
+	special->version = QDB_PAGE_VERSION;
+	special->cap = cap;
+	special->flags = 0;
+	special->overflow = InvalidBlockNumber;
+	((PageHeader) page)->pd_upper = QDB_SPECIAL_OFFSET - cap * sizeof(QdbXact);
+}
+
+void
+qdb_overflow_init(Page page)
+{
+	QdbSpecial *special;
+
+	PageInit(page, BLCKSZ, BLCKSZ - QDB_OVERFLOW_START);
+	special = QdbPageSpecial(page);
+	special->kind = QDB_KIND_OVERFLOW;
+	special->version = QDB_PAGE_VERSION;
+	special->overflow = InvalidBlockNumber;
+	for (int i = 1; i <= QDB_OVERFLOW_ENTRIES; i++)
+		QdbPageOverflow(page, i)->blk = InvalidBlockNumber;
+}
+
+/* Moves the rows down to make room for more entries. */
+void
+qdb_page_grow(Page page, int cap)
+{
+	PageHeader	header = (PageHeader) page;
+	QdbSpecial *special = QdbPageSpecial(page);
+	Size		shift = (cap - special->cap) * sizeof(QdbXact);
+	Size		end = QDB_SPECIAL_OFFSET - special->cap * sizeof(QdbXact);
+	OffsetNumber max = PageGetMaxOffsetNumber(page);
+
+	if (cap <= special->cap)
+		return;
+	if (cap > QDB_MAX_CAP || QdbPageGap(page) < shift)
+		elog(ERROR, "no room for %d transactions on the page", cap);
+
+	memmove((char *) page + header->pd_upper - shift,
+			(char *) page + header->pd_upper, end - header->pd_upper);
+	header->pd_upper -= shift;
+	for (OffsetNumber off = FirstOffsetNumber; off <= max; off++)
+	{
+		ItemId		lp = PageGetItemId(page, off);
+
+		if (ItemIdIsNormal(lp))
+			lp->lp_off -= shift;
+	}
+	MemSet((char *) page + end - shift, 0, shift);
+	special->cap = cap;
+}
+
+/*
+ * The line pointer for a new row: the first unused one if there is any, as in
+ * heap, so that rows stand in the order in which heap would have them.
+ * InvalidOffsetNumber: the page has as many as it may have.
+ */
+OffsetNumber
+qdb_page_next_offset(Page page)
+{
+	OffsetNumber max = PageGetMaxOffsetNumber(page);
+
+	if (PageHasFreeLinePointers(page))
+		for (OffsetNumber off = FirstOffsetNumber; off <= max; off++)
+		{
+			ItemId		lp = PageGetItemId(page, off);
+
+			if (!ItemIdIsUsed(lp) && !ItemIdHasStorage(lp))
+				return off;
+		}
+	return max < QDB_MAX_OFFSETS ? max + 1 : InvalidOffsetNumber;
+}
+
+/* Caller has made sure of the room. */
+void
+qdb_page_put_row(Page page, OffsetNumber off, const uint8 *row, Size len)
+{
+	PageHeader	header = (PageHeader) page;
+	OffsetNumber max = PageGetMaxOffsetNumber(page);
+	Size		lower = header->pd_lower + (off > max ? sizeof(ItemIdData) : 0);
+
+	if (off > max + 1 || off > QDB_MAX_OFFSETS || len < QDB_ROW_HEADER ||
+		lower + len > header->pd_upper ||
+		(off <= max && ItemIdIsUsed(PageGetItemId(page, off))))
+		elog(ERROR, "cannot put a row of %zu bytes at offset %u of the page", len, off);
+
+	header->pd_lower = lower;
+	header->pd_upper -= len;
+	ItemIdSetNormal(PageGetItemId(page, off), header->pd_upper, len);
+	memcpy((char *) page + header->pd_upper, row, len);
+}
+
+/* Which entries do rows name?  refs has QDB_MAX_CAP + 1 elements. */
+void
+qdb_page_refs(Page page, uint8 *refs)
+{
+	OffsetNumber max = PageGetMaxOffsetNumber(page);
+
+	memset(refs, 0, QDB_MAX_CAP + 1);
+	for (OffsetNumber off = FirstOffsetNumber; off <= max; off++)
+	{
+		uint8	   *row;
+
+		if (!ItemIdIsNormal(PageGetItemId(page, off)))
+			continue;
+		row = QdbPageRow(page, off);
+		if (row[QDB_ROW_XI] <= QDB_MAX_CAP && refs[row[QDB_ROW_XI]] < 2)
+			refs[row[QDB_ROW_XI]]++;
+		if (!(row[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW) &&
+			row[QDB_ROW_XX] <= QDB_MAX_CAP && refs[row[QDB_ROW_XX]] < 2)
+			refs[row[QDB_ROW_XX]]++;
+	}
+}
+
+static inline bool
+entry_is_zero(const QdbXact *x)
+{
+	return x->xid == InvalidTransactionId && x->mask == 0;
+}
+
+static int
+count_zero_entries(Page page)
+{
+	int			n = 0;
+
+	for (int i = 1; i <= QdbPageSpecial(page)->cap; i++)
+		n += entry_is_zero(QdbPageXact(page, i));
+	return n;
+}
+
+/*
+ * Length of the longest row that a new transaction may insert here, such that
+ * the reserve for later changes stays.  0: none.
+ */
+Size
+qdb_page_room(Page page)
+{
+	Size		gap;
+	Size		keep;
+	int			zero;
+
+	if (PageIsNew(page))
+		return QDB_MAX_ROW;
+	if (QdbPageIsOverflow(page))
+		return 0;
+	if (PageGetMaxOffsetNumber(page) == 0)
+		return QDB_MAX_ROW;
+	if (qdb_page_next_offset(page) == InvalidOffsetNumber)
+		return 0;
+
+	gap = QdbPageGap(page);
+	zero = count_zero_entries(page);
+	keep = sizeof(ItemIdData) + QDB_RESERVE + sizeof(QdbXact);
+	keep -= Min(zero, 3) * sizeof(QdbXact);
+	return gap > keep ? gap - keep : 0;
+}
+
+/* ---- choice of entries ---- */
+
+void
+qdb_alloc_init(QdbAlloc *a, Page page, Size row_len)
+{
+	memset(a, 0, sizeof(*a));
+	a->page = page;
+	a->wants_row = row_len > 0;
+	a->empty = PageGetMaxOffsetNumber(page) == 0 && row_len > 0;
+	if (a->empty)
+	{
+		/* It will be initialized again, with as many entries as fit. */
+		a->avail = QDB_SPECIAL_OFFSET - SizeOfPageHeaderData;
+		a->old_cap = a->cap = 0;
+	}
+	else
+	{
+		a->avail = QdbPageGap(page);
+		a->old_cap = a->cap = QdbPageSpecial(page)->cap;
+	}
+	if (row_len > 0)
+	{
+		a->off = a->empty ? FirstOffsetNumber : qdb_page_next_offset(page);
+		a->used = row_len;
+		if (a->empty || a->off > PageGetMaxOffsetNumber(page))
+			a->used += sizeof(ItemIdData);
+	}
+}
+
+static bool
+is_taken(const QdbAlloc *a, int i)
+{
+	for (int k = 0; k < a->ntaken; k++)
+		if (a->taken[k] == i)
+			return true;
+	return false;
+}
+
+static bool
+may_share(const QdbXact *have, const QdbXact *want, QdbShare share)
+{
+	if (have->xid != want->xid || (have->mask & (QDB_X_HINTS | QDB_X_SPECULATIVE)))
+		return false;
+	if (share == QDB_SHARE_INSERT)
+		return have->cid == want->cid && !(have->mask & (QDB_X_LOCK_ONLY | QDB_X_MULTI));
+	return have->mask == want->mask &&
+		(have->cid == want->cid || (want->mask & QDB_X_LOCK_ONLY));
+}
+
+/* An entry that no row names; grows the table if there is none. 0: no room. */
+static int
+find_free_entry(QdbAlloc *a)
+{
+	for (int i = 1; i <= a->old_cap; i++)
+		if (entry_is_zero(QdbPageXact(a->page, i)) && !is_taken(a, i))
+			return i;
+	if (a->old_cap > 0)
+	{
+		if (!a->have_refs)
+			qdb_page_refs(a->page, a->refs);
+		a->have_refs = true;
+		for (int i = 1; i <= a->old_cap; i++)
+			if (a->refs[i] == 0 && !is_taken(a, i))
+				return i;
+	}
+	if (a->cap < QDB_MAX_CAP && a->used + sizeof(QdbXact) <= a->avail)
+	{
+		a->cap++;
+		a->used += sizeof(QdbXact);
+		return a->cap;
+	}
+	return 0;
+}
+
+/*
+ * Number of an entry for what is wanted, or 0 if the page has no room for it.
+ * *fresh: it must be written.  mine: an entry that only the row itself names
+ * may be overwritten, 0 if there is none.
+ */
+int
+qdb_alloc_entry(QdbAlloc *a, const QdbXact *want, QdbShare share, int mine, bool *fresh)
+{
+	int			i;
+
+	*fresh = false;
+	if (share != QDB_SHARE_NONE)
+		for (i = 1; i <= a->old_cap; i++)
+			if (may_share(QdbPageXact(a->page, i), want, share) && !is_taken(a, i))
+				return i;
+	*fresh = true;
+	if (mine > 0 && mine <= a->old_cap && !is_taken(a, mine))
+	{
+		if (!a->have_refs)
+			qdb_page_refs(a->page, a->refs);
+		a->have_refs = true;
+		i = a->refs[mine] == 1 ? mine : find_free_entry(a);
+	}
+	else
+		i = find_free_entry(a);
+	if (i > 0)
+	{
+		Assert(a->ntaken < lengthof(a->taken));
+		a->taken[a->ntaken++] = i;
+	}
+	return i;
+}
+
+/*
+ * True if all that was asked for fits.  reserve: and leaves what later changes
+ * need, unless the row is the only one of its page.
+ */
+bool
+qdb_alloc_fits(QdbAlloc *a, bool reserve)
+{
+	Size		left;
+	int			zero = 0;
+
+	if (a->used > a->avail || (a->wants_row && a->off == InvalidOffsetNumber))
+		return false;
+	left = a->avail - a->used;
+
+	/* Grow by a few, to move rows less often. */
+	while (a->cap < QDB_MAX_CAP && left >= sizeof(QdbXact) + QDB_RESERVE &&
+		   (a->empty ? a->cap < QDB_FIRST_CAP : a->cap > a->old_cap && a->cap % 4 != 0))
+	{
+		a->cap++;
+		a->used += sizeof(QdbXact);
+		left -= sizeof(QdbXact);
+		zero++;
+	}
+	if (a->cap == 0)
+		a->cap = 1;				/* of an empty page, rows without entries */
+	if (!reserve || a->empty)
+		return true;
+	for (int i = 1; i <= a->old_cap; i++)
+		zero += entry_is_zero(QdbPageXact(a->page, i)) && !is_taken(a, i);
+	return left + zero * sizeof(QdbXact) >= QDB_RESERVE;
+}
+
+/* Makes the page as planned; in a critical section. */
+void
+qdb_alloc_apply(const QdbAlloc *a)
+{
+	if (a->empty)
+		qdb_page_init(a->page, a->cap);
+	else
+		qdb_page_grow(a->page, a->cap);
+}
+
+/* ---- prune ---- */
+
+typedef struct
+{
+	OffsetNumber off;
+	uint16		start;
+	uint16		len;
+} RowPlace;
+
+static int
+compare_places(const void *a, const void *b)
+{
+	return (int) ((const RowPlace *) b)->start - (int) ((const RowPlace *) a)->start;
+}
+
+/* Packs the rows against a transaction table of cap entries. */
+static void
+compact(Page page, int cap)
+{
+	PageHeader	header = (PageHeader) page;
+	RowPlace	places[QDB_MAX_OFFSETS];
+	int			n = 0;
+	Size		upper = QDB_SPECIAL_OFFSET - cap * sizeof(QdbXact);
+	OffsetNumber max = PageGetMaxOffsetNumber(page);
+
+	for (OffsetNumber off = FirstOffsetNumber; off <= max; off++)
+	{
+		ItemId		lp = PageGetItemId(page, off);
+
+		if (!ItemIdIsNormal(lp))
+			continue;
+		places[n].off = off;
+		places[n].start = ItemIdGetOffset(lp);
+		places[n].len = ItemIdGetLength(lp);
+		n++;
+	}
+	qsort(places, n, sizeof(RowPlace), compare_places);
+	for (int i = 0; i < n; i++)
+	{
+		upper -= places[i].len;
+		memmove((char *) page + upper, (char *) page + places[i].start, places[i].len);
+		PageGetItemId(page, places[i].off)->lp_off = upper;
+	}
+	header->pd_upper = upper;
+	QdbPageSpecial(page)->cap = cap;
+}
+
+/* Drops unused line pointers at the end and notes whether others remain. */
+void
+qdb_page_trim_offsets(Page page)
+{
+	PageHeader	header = (PageHeader) page;
+	OffsetNumber max = PageGetMaxOffsetNumber(page);
+	bool		unused = false;
+
+	while (max > 0 && !ItemIdIsUsed(PageGetItemId(page, max)))
+		max--;
+	header->pd_lower = SizeOfPageHeaderData + max * sizeof(ItemIdData);
+	for (OffsetNumber off = FirstOffsetNumber; off <= max; off++)
+		if (!ItemIdIsUsed(PageGetItemId(page, off)))
+			unused = true;
+	if (unused)
+		PageSetHasFreeLinePointers(page);
+	else
+		PageClearHasFreeLinePointers(page);
+}
+
+/*
+ * Carries out what was planned, frees the entries that no row names then, and
+ * packs the page.
+ */
+void
+qdb_page_prune(Page page, const QdbPruneList *list)
+{
+	QdbSpecial *special = QdbPageSpecial(page);
+	bool		cool[QDB_MAX_CAP + 1] = {0};
+	uint8		refs[QDB_MAX_CAP + 1];
+	int			last = 0;
+	bool		overflow = false;
+	OffsetNumber max = PageGetMaxOffsetNumber(page);
+
+	for (int i = 0; i < list->nredirect; i++)
+		ItemIdSetRedirect(PageGetItemId(page, list->redirect[2 * i]), list->redirect[2 * i + 1]);
+	for (int i = 0; i < list->ndead; i++)
+		ItemIdSetDead(PageGetItemId(page, list->dead[i]));
+	for (int i = 0; i < list->nunused; i++)
+		ItemIdSetUnused(PageGetItemId(page, list->unused[i]));
+	for (int i = 0; i < list->nclear; i++)
+		QdbRowSetXX(QdbPageRow(page, list->clear[i]), 0, false);
+	for (int i = 0; i < list->ncool; i++)
+		cool[list->cool[i]] = true;
+	for (OffsetNumber off = FirstOffsetNumber; off <= max; off++)
+	{
+		uint8	   *row;
+
+		if (!ItemIdIsNormal(PageGetItemId(page, off)))
+			continue;
+		row = QdbPageRow(page, off);
+		if (list->ncool > 0 && row[QDB_ROW_XI] <= QDB_MAX_CAP && cool[row[QDB_ROW_XI]])
+			row[QDB_ROW_XI] = 0;
+		if (row[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW)
+			overflow = true;
+	}
+	if (!overflow)
+		special->overflow = InvalidBlockNumber;
+
+	qdb_page_refs(page, refs);
+	for (int i = 1; i <= special->cap; i++)
+	{
+		if (refs[i])
+			last = i;
+		else
+			MemSet(QdbPageXact(page, i), 0, sizeof(QdbXact));
+	}
+	compact(page, Max(last, Min(special->cap, QDB_FIRST_CAP)));
+	qdb_page_trim_offsets(page);
+}
+
+/* ---- checks ---- */
+
+/*
+ * Refuses a page that is not ours, or of a version that this code does not
+ * know.  New pages pass.
+ */
+void
+qdb_page_check(Relation rel, BlockNumber blk, Page page)
+{
+	QdbSpecial *special = QdbPageSpecial(page);
+	uint16		start = ((PageHeader) page)->pd_special;
+
+	if (PageIsNew(page))
+		return;
+	if (!(special->kind == QDB_KIND_DATA && start == QDB_SPECIAL_OFFSET) &&
+		!(special->kind == QDB_KIND_OVERFLOW && start == QDB_OVERFLOW_START))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("page %u of table \"%s\" is not of access method quantadb",
+						blk, RelationGetRelationName(rel))));
+	if (special->version != QDB_PAGE_VERSION)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("page %u of table \"%s\" has format version %u, but this server knows %u",
+						blk, RelationGetRelationName(rel), special->version, QDB_PAGE_VERSION),
+				 errhint("A newer version of the extension may know it.")));
+}

@@ -1,0 +1,352 @@
+/*-------------------------------------------------------------------------
+ *
+ * slot.c
+ *		Slots that own a copy of their row.
+ *
+ * A slot never points into a buffer and holds no pin, so pruning a page needs
+ * nothing but its lock.  Columns are taken out of the copy as they are asked
+ * for.  By-reference values point into it, or, where their type must be
+ * aligned and they are not, into a scratch area.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "tableam/internal.h"
+
+#include "access/sysattr.h"
+#include "utils/expandeddatum.h"
+
+typedef struct QdbSlot
+{
+	TupleTableSlot base;
+	bool		has_row;		/* else tts_values are all there is */
+	QdbCursor	cursor;
+	uint8	   *row;
+	Size		row_size;		/* allocated */
+	Size		row_len;
+	char	   *scratch;
+	Size		scratch_size;
+	Size		scratch_used;
+	char	   *data;			/* values of a materialized virtual row */
+	bool		has_system;
+	TransactionId xmin;
+	TransactionId xmax;
+	CommandId	cmin;
+	CommandId	cmax;
+} QdbSlot;
+
+static void
+slot_init(TupleTableSlot *slot)
+{
+}
+
+static void
+slot_clear(TupleTableSlot *slot)
+{
+	QdbSlot    *s = (QdbSlot *) slot;
+
+	if (s->data != NULL)
+	{
+		pfree(s->data);
+		s->data = NULL;
+	}
+	s->has_row = s->has_system = false;
+	s->scratch_used = 0;
+	slot->tts_nvalid = 0;
+	slot->tts_flags |= TTS_FLAG_EMPTY;
+	slot->tts_flags &= ~TTS_FLAG_SHOULDFREE;
+	ItemPointerSetInvalid(&slot->tts_tid);
+}
+
+static void
+slot_release(TupleTableSlot *slot)
+{
+	QdbSlot    *s = (QdbSlot *) slot;
+
+	slot_clear(slot);
+	if (s->row != NULL)
+		pfree(s->row);
+	if (s->scratch != NULL)
+		pfree(s->scratch);
+	s->row = NULL;
+	s->scratch = NULL;
+}
+
+/*
+ * A place for a value that must be aligned.  Others may point to what was given
+ * out before, so the area never moves while the slot has this row: it is made
+ * for the worst case at once.
+ */
+static char *
+scratch_for(QdbSlot *s, Size size)
+{
+	char	   *p;
+
+	if (s->scratch_used == 0)
+	{
+		Size		need = s->row_len + s->base.tts_tupleDescriptor->natts * MAXIMUM_ALIGNOF;
+
+		if (s->scratch_size < need)
+		{
+			if (s->scratch != NULL)
+				pfree(s->scratch);
+			s->scratch = NULL;
+			s->scratch = MemoryContextAlloc(s->base.tts_mcxt, need);
+			s->scratch_size = need;
+		}
+	}
+	Assert(s->scratch_used + MAXALIGN(size) <= s->scratch_size);
+	p = s->scratch + s->scratch_used;
+	s->scratch_used += MAXALIGN(size);
+	return p;
+}
+
+static void
+slot_getsome(TupleTableSlot *slot, int natts)
+{
+	QdbSlot    *s = (QdbSlot *) slot;
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	int			i = slot->tts_nvalid;
+
+	if (!s->has_row)
+		elog(ERROR, "getsomeattrs called on a slot that has all its values");
+
+	natts = Min(natts, s->cursor.natts);
+	for (; i < natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Size		size;
+
+		slot->tts_isnull[i] = !qdb_cursor_next(&s->cursor, desc, &slot->tts_values[i], &size);
+		if (!slot->tts_isnull[i] && !att->attbyval &&
+			qdb_needs_alignment(att, DatumGetPointer(slot->tts_values[i])))
+			slot->tts_values[i] =
+				PointerGetDatum(memcpy(scratch_for(s, size), DatumGetPointer(slot->tts_values[i]), size));
+	}
+	slot->tts_nvalid = i;
+}
+
+static Datum
+slot_getsystem(TupleTableSlot *slot, int attnum, bool *isnull)
+{
+	QdbSlot    *s = (QdbSlot *) slot;
+
+	if (!s->has_system)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot retrieve a system column in this context")));
+	*isnull = false;
+	switch (attnum)
+	{
+		case MinTransactionIdAttributeNumber:
+			return TransactionIdGetDatum(s->xmin);
+		case MaxTransactionIdAttributeNumber:
+			return TransactionIdGetDatum(s->xmax);
+		case MinCommandIdAttributeNumber:
+			return CommandIdGetDatum(s->cmin);
+		case MaxCommandIdAttributeNumber:
+			return CommandIdGetDatum(s->cmax);
+		default:
+			elog(ERROR, "invalid attnum: %d", attnum);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * A row is our own copy already.  Values that someone else put into the slot
+ * are copied into one piece of memory.
+ */
+static void
+slot_materialize(TupleTableSlot *slot)
+{
+	QdbSlot    *s = (QdbSlot *) slot;
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	Size		total = 0;
+	char	   *out;
+
+	if (s->has_row || s->data != NULL || TTS_EMPTY(slot))
+		return;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (slot->tts_isnull[i] || att->attbyval)
+			continue;
+		if (att->attlen == -1 && VARATT_IS_EXTERNAL_EXPANDED(DatumGetPointer(slot->tts_values[i])))
+			total += MAXALIGN(EOH_get_flat_size(DatumGetEOHP(slot->tts_values[i])));
+		else
+			total += MAXALIGN(att_addlength_datum(0, att->attlen, slot->tts_values[i]));
+	}
+	if (total == 0)
+		return;
+	s->data = out = MemoryContextAlloc(slot->tts_mcxt, total);
+	slot->tts_flags |= TTS_FLAG_SHOULDFREE;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Size		len;
+
+		if (slot->tts_isnull[i] || att->attbyval)
+			continue;
+		if (att->attlen == -1 && VARATT_IS_EXTERNAL_EXPANDED(DatumGetPointer(slot->tts_values[i])))
+		{
+			ExpandedObjectHeader *object = DatumGetEOHP(slot->tts_values[i]);
+
+			len = EOH_get_flat_size(object);
+			EOH_flatten_into(object, out, len);
+		}
+		else
+		{
+			len = att_addlength_datum(0, att->attlen, slot->tts_values[i]);
+			memcpy(out, DatumGetPointer(slot->tts_values[i]), len);
+		}
+		slot->tts_values[i] = PointerGetDatum(out);
+		out += MAXALIGN(len);
+	}
+}
+
+static void
+take_row(QdbSlot *s, const uint8 *row, Size len)
+{
+	if (s->row_size < len)
+	{
+		Size		size = Max(len, 1024);
+
+		if (s->row != NULL)
+			pfree(s->row);
+		s->row = NULL;
+		s->row_size = 0;
+		s->row = MemoryContextAlloc(s->base.tts_mcxt, size);
+		s->row_size = size;
+	}
+	memcpy(s->row, row, len);
+	s->row_len = len;
+	s->has_row = true;
+	s->scratch_used = 0;
+	qdb_cursor_init(&s->cursor, s->base.tts_tupleDescriptor, s->row, len);
+	s->base.tts_nvalid = 0;
+	s->base.tts_flags &= ~TTS_FLAG_EMPTY;
+}
+
+static void
+slot_copyslot(TupleTableSlot *dst, TupleTableSlot *src)
+{
+	QdbSlot    *d = (QdbSlot *) dst;
+	TupleDesc	desc = dst->tts_tupleDescriptor;
+
+	slot_clear(dst);
+	if (QDB_IS_SLOT(src) && ((QdbSlot *) src)->has_row)
+		take_row(d, ((QdbSlot *) src)->row, ((QdbSlot *) src)->row_len);
+	else
+	{
+		slot_getallattrs(src);
+		for (int i = 0; i < desc->natts; i++)
+		{
+			dst->tts_values[i] = src->tts_values[i];
+			dst->tts_isnull[i] = src->tts_isnull[i];
+		}
+		dst->tts_nvalid = desc->natts;
+		dst->tts_flags &= ~TTS_FLAG_EMPTY;
+		slot_materialize(dst);
+	}
+	if (QDB_IS_SLOT(src))
+	{
+		const QdbSlot *s = (const QdbSlot *) src;
+
+		d->has_system = s->has_system;
+		d->xmin = s->xmin;
+		d->xmax = s->xmax;
+		d->cmin = s->cmin;
+		d->cmax = s->cmax;
+	}
+	dst->tts_tid = src->tts_tid;
+	dst->tts_tableOid = src->tts_tableOid;
+}
+
+/* For callers that want heap's header: ANALYZE sorts by it, triggers show it. */
+static HeapTuple
+slot_copy_heap_tuple(TupleTableSlot *slot)
+{
+	QdbSlot    *s = (QdbSlot *) slot;
+	HeapTuple	tuple;
+
+	slot_getallattrs(slot);
+	tuple = heap_form_tuple(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull);
+	tuple->t_self = slot->tts_tid;
+	tuple->t_tableOid = slot->tts_tableOid;
+	if (s->has_system)
+	{
+		HeapTupleHeaderSetXmin(tuple->t_data, s->xmin);
+		HeapTupleHeaderSetXmax(tuple->t_data, s->xmax);
+		tuple->t_data->t_choice.t_heap.t_field3.t_cid =
+			TransactionIdIsValid(s->xmax) ? s->cmax : s->cmin;
+		tuple->t_data->t_ctid = slot->tts_tid;
+	}
+	return tuple;
+}
+
+static MinimalTuple
+slot_copy_minimal_tuple(TupleTableSlot *slot)
+{
+	slot_getallattrs(slot);
+	return heap_form_minimal_tuple(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull);
+}
+
+const TupleTableSlotOps qdb_slot_ops = {
+	.base_slot_size = sizeof(QdbSlot),
+	.init = slot_init,
+	.release = slot_release,
+	.clear = slot_clear,
+	.getsomeattrs = slot_getsome,
+	.getsysattr = slot_getsystem,
+	.materialize = slot_materialize,
+	.copyslot = slot_copyslot,
+	.get_heap_tuple = NULL,
+	.get_minimal_tuple = NULL,
+	.copy_heap_tuple = slot_copy_heap_tuple,
+	.copy_minimal_tuple = slot_copy_minimal_tuple,
+};
+
+/*
+ * Stores a row.  Its page is locked, or a private copy: nothing of it is needed
+ * afterwards.  A slot of another kind gets the values only.
+ */
+void
+qdb_slot_store(TupleTableSlot *slot, QdbRow *r)
+{
+	QdbSlot    *s = (QdbSlot *) slot;
+
+	if (!QDB_IS_SLOT(slot))
+		elog(ERROR, "slot is not of access method quantadb");
+	if (s->data != NULL)
+		slot_clear(slot);
+	take_row(s, r->data, r->len);
+	ItemPointerSet(&slot->tts_tid, r->view->blk, r->off);
+	slot->tts_tableOid = RelationGetRelid(r->view->rel);
+	s->has_system = true;
+	s->xmin = QdbRowXmin(r);
+	s->cmin = r->xi == NULL ? FirstCommandId : r->xi->cid;
+	s->xmax = QdbRowRawXmax(r);
+	s->cmax = QdbRowCmax(r);
+	if (r->xx == NULL || (r->xx->mask & QDB_X_LOCK_ONLY))
+		s->cmax = s->cmin;		/* heap has one field for both */
+	else
+		s->cmin = s->cmax;
+}
+
+/* What the row of this slot became when it was stored. */
+void
+qdb_slot_set_system(TupleTableSlot *slot, Relation rel, const ItemPointerData * tid,
+					TransactionId xmin, CommandId cid, TransactionId xmax)
+{
+	QdbSlot    *s = (QdbSlot *) slot;
+
+	slot->tts_tid = *tid;
+	slot->tts_tableOid = RelationGetRelid(rel);
+	if (!QDB_IS_SLOT(slot))
+		return;
+	slot_materialize(slot);
+	s->has_system = true;
+	s->xmin = xmin;
+	s->xmax = xmax;
+	s->cmin = s->cmax = cid;
+}
