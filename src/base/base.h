@@ -143,6 +143,9 @@ typedef struct xl_qdb_epoch
 #define XLOG_QDB_EPOCH			0x00	/* xl_info of the epoch record */
 #define QDB_EPOCH_FORMAT		1
 
+/* The whole content of a history file that only fills a gap in the numbers. */
+#define QDB_PLACEHOLDER			"# quantadb placeholder\n"
+
 #define QDB_RMGR_OPMASK			0x70	/* of xl_info: the operation */
 
 /* The storage access method's part of the resource manager. */

@@ -15,10 +15,8 @@
 #include "postgres.h"
 
 #include "access/xlogdefs.h"
+#include "base/base.h"
 #include "core/state.h"
-
-/* The whole content of a history file that only fills a gap in the numbers. */
-#define QDB_PLACEHOLDER		"# quantadb placeholder\n"
 
 /* A parsed history file: entries ascending, the tip itself has none. */
 typedef struct QdbHistoryLine

@@ -255,6 +255,15 @@ read_history_file(TimeLineID timeline, char *buf, size_t size)
 	return got;
 }
 
+/*
+ * handle_history_request
+ *		Answers with a history file, or with a placeholder for a number that was
+ *		never part of our history.
+ *
+ * A walreceiver asks for every number between its own timeline and ours.  The
+ * grant of an epoch that nobody opened leaves one that has no file, and whoever
+ * still has one from that epoch must not spread it.
+ */
 static void
 handle_history_request(QdbStream *stream, const QdbFrame *frame)
 {
@@ -266,13 +275,15 @@ handle_history_request(QdbStream *stream, const QdbFrame *frame)
 	char		name[MAXFNAMELEN];
 	int			length;
 
-	if (!qdb_reader_done(&r) || !tliInHistory(timeline, qdb_seat.history))
+	if (!qdb_reader_done(&r) || timeline <= 1 || timeline > qdb_seat.timeline)
 	{
-		/* A number that no epoch of ours got: nothing to hand out. */
 		qdb_stream_refuse(stream, false, "no history file of timeline %u", timeline);
 		return;
 	}
-	length = read_history_file(timeline, content, sizeof(content));
+	if (tliInHistory(timeline, qdb_seat.history))
+		length = read_history_file(timeline, content, sizeof(content));
+	else
+		length = snprintf(content, sizeof(content), "%s", QDB_PLACEHOLDER);
 	if (length < 0 || length > HISTORY_MAX_BYTES)
 	{
 		qdb_stream_refuse(stream, false, "could not read the history file of timeline %u: %s",
