@@ -5,9 +5,7 @@
  *
  * Everything runs from qdb_raft_turn, qdb_raft_receive and qdb_raft_propose,
  * and from there the callbacks.  Inside a callback a proposal is only queued,
- * and a message is dropped, so libraft is never entered twice.  Before libraft
- * gets a message all earlier writes are completed: it relies on no reference to
- * a truncated entry being left.
+ * and a message is dropped, so libraft is never entered twice.
  *
  * The fast path: when the leader's process is known dead, its followers need
  * not wait for their timers.  The one of the lowest rank lets its clock jump
@@ -20,8 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cluster/raft_io.h"
-#include "cluster/raft_wire.h"
+#include "cluster/raft_inner.h"
 
 #define SNAPSHOT_THRESHOLD	512
 #define SNAPSHOT_TRAILING	128
@@ -36,33 +33,6 @@ typedef struct Proposal
 	uint64_t	request;
 	struct raft_buffer buf;
 } Proposal;
-
-struct QdbRaft
-{
-	struct raft raft;
-	struct raft_fsm fsm;
-	QdbRaftIo	io;
-	QdbRaftCallbacks callbacks;
-	QdbState   *state;
-	unsigned	election_ms;
-	raft_time	next_tick;
-	int			depth;			/* > 0: inside libraft or a callback */
-	Proposal   *first;			/* proposed inside a callback */
-	Proposal  **last;
-	uint8_t    *snapshot;		/* buffer for an encoded state */
-
-	struct raft_transfer transfer;
-	bool		transferring;
-	struct raft_change change;
-	struct raft_barrier barrier;
-	bool		changing;		/* a barrier or a change is under way */
-	uint64_t	barrier_term;	/* a barrier of this term is done, 0 none */
-
-	uint64_t	dead;			/* leader known dead, 0 none */
-	int			rank;
-	int			jumps;
-	raft_time	next_jump;
-};
 
 static raft_time
 now_ms(QdbRaft *r)
@@ -101,8 +71,8 @@ fire_requests(QdbRaft *r)
 	}
 }
 
-static void
-drain(QdbRaft *r)
+void
+qdb_raft_drain(QdbRaft *r)
 {
 	r->depth++;
 	do
@@ -357,7 +327,7 @@ run_fast_path(QdbRaft *r)
 	r->io.jump += 2 * r->election_ms + 1;
 	r->next_jump = now_ms(r) + 60 + RANK_STEP_MS * r->rank;
 	tick(r);
-	drain(r);
+	qdb_raft_drain(r);
 }
 
 static void
@@ -413,11 +383,11 @@ qdb_raft_turn(QdbRaft *r)
 
 	if (r->depth > 0)
 		return 0;
-	drain(r);
+	qdb_raft_drain(r);
 	submit_queued(r);
 	if (!r->io.failed && now_ms(r) >= r->next_tick)
 		tick(r);
-	drain(r);
+	qdb_raft_drain(r);
 	if (!r->io.failed)
 		run_fast_path(r);
 	if (r->io.failed)
@@ -429,137 +399,6 @@ qdb_raft_turn(QdbRaft *r)
 	if (r->first != NULL)
 		return 0;
 	return next > now ? (int) (next - now) : 0;
-}
-
-/*
- * receive_entries
- *		Hands entries [from, to) of m to libraft, as a message of their own.
- */
-static void
-receive_entries(QdbRaft *r, const struct raft_message *m, unsigned from, unsigned to)
-{
-	const struct raft_append_entries *all = &m->append_entries;
-	struct raft_message part = *m;
-	struct raft_append_entries *ae = &part.append_entries;
-	size_t		size = 8;
-	uint8_t    *batch;
-	unsigned	i;
-
-	ae->prev_log_index = all->prev_log_index + from;
-	if (from > 0)
-		ae->prev_log_term = all->entries[from - 1].term;
-	ae->n_entries = to - from;
-	ae->entries = NULL;
-	if (ae->n_entries > 0)
-	{
-		for (i = from; i < to; i++)
-			size += all->entries[i].buf.len;
-		batch = raft_malloc(size);
-		ae->entries = raft_calloc(ae->n_entries, sizeof(struct raft_entry));
-		if (batch == NULL || ae->entries == NULL)
-		{
-			raft_free(batch);
-			raft_free(ae->entries);
-			return;
-		}
-		size = 0;
-		for (i = from; i < to; i++)
-		{
-			struct raft_entry *e = &ae->entries[i - from];
-
-			*e = all->entries[i];
-			e->batch = batch;
-			e->buf.base = batch + size;
-			memcpy(e->buf.base, all->entries[i].buf.base, e->buf.len);
-			size += e->buf.len;
-		}
-	}
-	r->io.recv(&r->io.io, &part);
-}
-
-/*
- * libraft notes the index of a configuration change in a message as if it were
- * the first new entry, so it gets none with a change further back.
- */
-static void
-receive_append(QdbRaft *r, const struct raft_message *m)
-{
-	const struct raft_append_entries *ae = &m->append_entries;
-	uint64_t	term = ae->term;
-	unsigned	from = 0;
-	unsigned	to;
-
-	do
-	{
-		for (to = from + 1; to < ae->n_entries; to++)
-			if (ae->entries[to].type == RAFT_CHANGE)
-				break;
-		if (to > ae->n_entries)
-			to = ae->n_entries;
-		r->depth++;
-		receive_entries(r, m, from, to);
-		r->depth--;
-		drain(r);
-		from = to;
-	} while (from < ae->n_entries && !r->io.failed && raft_current_term(&r->raft) == term &&
-			 qdb_storage_term_of(r->io.storage, ae->prev_log_index + from) ==
-			 ae->entries[from - 1].term);
-}
-
-static bool
-snapshot_decodes(QdbRaft *r, const struct raft_buffer *data)
-{
-	QdbState   *copy = malloc(sizeof(QdbState));
-	bool		ok = copy != NULL && qdb_state_decode(data->base, data->len, copy);
-
-	free(copy);
-	return ok;
-}
-
-void
-qdb_raft_receive(QdbRaft *r, uint64_t from, const uint8_t *data, uint32_t len)
-{
-	struct raft_message m;
-	char		address[32];
-	const char *why = "it came inside a callback";
-	bool		ok;
-
-	if (r->io.failed)
-		return;
-	if (r->depth == 0)
-		drain(r);
-	ok = r->depth == 0 && !r->io.failed && from != r->raft.id;
-	if (!ok || !qdb_wire_decode(data, len, from, &m, &why))
-	{
-		qdb_io_log(&r->callbacks, QDB_LOG_DEBUG1, "[raft] message from member %llu dropped: %s",
-				   (unsigned long long) from, why);
-		return;
-	}
-	if (!qdb_io_accepts(&r->io, &r->raft, &m, &why) ||
-		(m.type == RAFT_INSTALL_SNAPSHOT && !snapshot_decodes(r, &m.install_snapshot.data)))
-	{
-		qdb_io_log(&r->callbacks, QDB_LOG_LOG, "[raft] message of type %d from member %llu dropped: %s",
-				   (int) m.type, (unsigned long long) from, why);
-		qdb_wire_release(&m);
-		return;
-	}
-	snprintf(address, sizeof(address), "%llu", (unsigned long long) from);
-	m.server_address = address;
-	if (from == r->dead && m.type == RAFT_APPEND_ENTRIES)
-		r->dead = 0;
-	if (m.type == RAFT_REQUEST_VOTE && r->dead != 0 && r->dead == qdb_raft_leader(r))
-		m.request_vote.disrupt_leader = true;
-	if (m.type == RAFT_APPEND_ENTRIES)
-	{
-		receive_append(r, &m);
-		qdb_wire_release(&m);
-		return;
-	}
-	/* libraft takes over what a snapshot's message owns */
-	r->depth++;
-	r->io.recv(&r->io.io, &m);
-	r->depth--;
-	drain(r);
 }
 
 bool
@@ -658,142 +497,6 @@ qdb_raft_transfer(QdbRaft *r, uint64_t member)
 	r->depth--;
 	r->transferring = rv == 0;
 	return rv == 0;
-}
-
-static void
-finish_barrier(struct raft_barrier *req, int status)
-{
-	QdbRaft    *r = req->data;
-
-	r->changing = false;
-	r->barrier_term = status == 0 ? raft_current_term(&r->raft) : 0;
-}
-
-static void
-finish_change(struct raft_change *req, int status)
-{
-	QdbRaft    *r = req->data;
-
-	r->changing = false;
-	qdb_io_log(&r->callbacks, QDB_LOG_LOG, "[raft] configuration change %s",
-			   status == 0 ? "done" : raft_strerror(status));
-}
-
-typedef struct Change
-{
-	enum
-	{
-		CHANGE_NONE, CHANGE_ADD, CHANGE_ASSIGN, CHANGE_REMOVE, CHANGE_LEAVE
-	}			kind;
-	uint64_t	id;
-	int			role;
-}			Change;
-
-static const struct raft_server *
-server_of(const QdbRaft *r, uint64_t id)
-{
-	unsigned	i;
-
-	for (i = 0; i < r->raft.configuration.n; i++)
-		if (r->raft.configuration.servers[i].id == id)
-			return &r->raft.configuration.servers[i];
-	return NULL;
-}
-
-/* The next difference between the state's members and Raft's servers. */
-static Change
-next_change(const QdbRaft *r)
-{
-	Change		change = {CHANGE_NONE, 0, 0};
-	unsigned	i;
-
-	for (i = 0; i < r->raft.configuration.n; i++)
-	{
-		change.id = r->raft.configuration.servers[i].id;
-		if (qdb_member_by_id(r->state, change.id) == NULL)
-		{
-			change.kind = change.id == r->raft.id ? CHANGE_LEAVE : CHANGE_REMOVE;
-			return change;
-		}
-	}
-	for (i = 0; i < r->state->nmembers; i++)
-	{
-		const QdbMember *member = &r->state->members[i];
-		const struct raft_server *server = server_of(r, member->id);
-		int			role = member->role == QDB_ROLE_VOTER ? RAFT_VOTER : RAFT_STANDBY;
-
-		change.id = member->id;
-		change.kind = server == NULL ? CHANGE_ADD :
-			server->role == role ? CHANGE_NONE :
-			member->id == r->raft.id ? CHANGE_LEAVE : CHANGE_ASSIGN;
-		/* a spare replicates nothing: first a standby, then a voter */
-		change.role = server != NULL && server->role == RAFT_SPARE ? RAFT_STANDBY : role;
-		if (change.kind != CHANGE_NONE)
-			return change;
-	}
-	return change;
-}
-
-static int
-start_change(QdbRaft *r, const Change * change)
-{
-	char		address[32];
-
-	memset(&r->change, 0, sizeof(r->change));
-	r->change.data = r;
-	snprintf(address, sizeof(address), "%llu", (unsigned long long) change->id);
-	switch (change->kind)
-	{
-		case CHANGE_ADD:
-			return raft_add(&r->raft, &r->change, change->id, address, finish_change);
-		case CHANGE_ASSIGN:
-			return raft_assign(&r->raft, &r->change, change->id, change->role, finish_change);
-		case CHANGE_REMOVE:
-			return raft_remove(&r->raft, &r->change, change->id, finish_change);
-		default:
-			return RAFT_INVALID;
-	}
-}
-
-void
-qdb_raft_reconcile(QdbRaft *r)
-{
-	Change		change;
-	int			rv;
-
-	if (r->io.failed || r->depth > 0 || r->changing || raft_state(&r->raft) != RAFT_LEADER ||
-		raft_transferee(&r->raft) != 0 || r->raft.configuration_uncommitted_index != 0 ||
-		r->raft.leader_state.promotee_id != 0 || r->state->cluster_id[0] == '\0')
-		return;
-	change = next_change(r);
-	if (change.kind == CHANGE_NONE)
-		return;
-
-	/* The state must be that of this term's leader before it is followed. */
-	r->depth++;
-	if (r->barrier_term != raft_current_term(&r->raft))
-	{
-		memset(&r->barrier, 0, sizeof(r->barrier));
-		r->barrier.data = r;
-		rv = raft_barrier(&r->raft, &r->barrier, finish_barrier);
-		r->changing = rv == 0;
-	}
-	else if (change.kind == CHANGE_LEAVE)
-	{
-		r->depth--;
-		qdb_raft_transfer(r, 0);
-		return;
-	}
-	else
-	{
-		r->barrier_term = 0;
-		rv = start_change(r, &change);
-		r->changing = rv == 0;
-		if (rv != 0)
-			qdb_io_log(&r->callbacks, QDB_LOG_LOG, "[raft] could not change member %llu: %s",
-					   (unsigned long long) change.id, raft_strerror(rv));
-	}
-	r->depth--;
 }
 
 void

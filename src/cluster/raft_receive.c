@@ -1,0 +1,148 @@
+/*-------------------------------------------------------------------------
+ *
+ * raft_receive.c
+ *		Messages of other Raft nodes, on their way into libraft.
+ *
+ * libraft asserts where a message is not what it expects, so each is decoded
+ * and checked first.  Before libraft gets it all earlier writes are completed: it
+ * relies on no reference to a truncated entry being left.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cluster/raft_inner.h"
+#include "cluster/raft_wire.h"
+
+/*
+ * receive_entries
+ *		Hands entries [from, to) of m to libraft, as a message of their own.
+ */
+static void
+receive_entries(QdbRaft *r, const struct raft_message *m, unsigned from, unsigned to)
+{
+	const struct raft_append_entries *all = &m->append_entries;
+	struct raft_message part = *m;
+	struct raft_append_entries *ae = &part.append_entries;
+	size_t		size = 8;
+	uint8_t    *batch;
+	unsigned	i;
+
+	ae->prev_log_index = all->prev_log_index + from;
+	if (from > 0)
+		ae->prev_log_term = all->entries[from - 1].term;
+	ae->n_entries = to - from;
+	ae->entries = NULL;
+	if (ae->n_entries > 0)
+	{
+		for (i = from; i < to; i++)
+			size += all->entries[i].buf.len;
+		batch = raft_malloc(size);
+		ae->entries = raft_calloc(ae->n_entries, sizeof(struct raft_entry));
+		if (batch == NULL || ae->entries == NULL)
+		{
+			raft_free(batch);
+			raft_free(ae->entries);
+			return;
+		}
+		size = 0;
+		for (i = from; i < to; i++)
+		{
+			struct raft_entry *e = &ae->entries[i - from];
+
+			*e = all->entries[i];
+			e->batch = batch;
+			e->buf.base = batch + size;
+			memcpy(e->buf.base, all->entries[i].buf.base, e->buf.len);
+			size += e->buf.len;
+		}
+	}
+	r->io.recv(&r->io.io, &part);
+}
+
+/*
+ * libraft notes the index of a configuration change in a message as if it were
+ * the first new entry, so it gets none with a change further back.
+ */
+static void
+receive_append(QdbRaft *r, const struct raft_message *m)
+{
+	const struct raft_append_entries *ae = &m->append_entries;
+	uint64_t	term = ae->term;
+	unsigned	from = 0;
+	unsigned	to;
+
+	do
+	{
+		for (to = from + 1; to < ae->n_entries; to++)
+			if (ae->entries[to].type == RAFT_CHANGE)
+				break;
+		if (to > ae->n_entries)
+			to = ae->n_entries;
+		r->depth++;
+		receive_entries(r, m, from, to);
+		r->depth--;
+		qdb_raft_drain(r);
+		from = to;
+	} while (from < ae->n_entries && !r->io.failed && raft_current_term(&r->raft) == term &&
+			 qdb_storage_term_of(r->io.storage, ae->prev_log_index + from) ==
+			 ae->entries[from - 1].term);
+}
+
+static bool
+snapshot_decodes(QdbRaft *r, const struct raft_buffer *data)
+{
+	QdbState   *copy = malloc(sizeof(QdbState));
+	bool		ok = copy != NULL && qdb_state_decode(data->base, data->len, copy);
+
+	free(copy);
+	return ok;
+}
+
+void
+qdb_raft_receive(QdbRaft *r, uint64_t from, const uint8_t *data, uint32_t len)
+{
+	struct raft_message m;
+	char		address[32];
+	const char *why = "it came inside a callback";
+	bool		ok;
+
+	if (r->io.failed)
+		return;
+	if (r->depth == 0)
+		qdb_raft_drain(r);
+	ok = r->depth == 0 && !r->io.failed && from != r->raft.id;
+	if (!ok || !qdb_wire_decode(data, len, from, &m, &why))
+	{
+		qdb_io_log(&r->callbacks, QDB_LOG_DEBUG1, "[raft] message from member %llu dropped: %s",
+				   (unsigned long long) from, why);
+		return;
+	}
+	if (!qdb_io_accepts(&r->io, &r->raft, &m, &why) ||
+		(m.type == RAFT_INSTALL_SNAPSHOT && !snapshot_decodes(r, &m.install_snapshot.data)))
+	{
+		qdb_io_log(&r->callbacks, QDB_LOG_LOG, "[raft] message of type %d from member %llu dropped: %s",
+				   (int) m.type, (unsigned long long) from, why);
+		qdb_wire_release(&m);
+		return;
+	}
+	snprintf(address, sizeof(address), "%llu", (unsigned long long) from);
+	m.server_address = address;
+	if (from == r->dead && m.type == RAFT_APPEND_ENTRIES)
+		r->dead = 0;
+	if (m.type == RAFT_REQUEST_VOTE && r->dead != 0 && r->dead == qdb_raft_leader(r))
+		m.request_vote.disrupt_leader = true;
+	if (m.type == RAFT_APPEND_ENTRIES)
+	{
+		receive_append(r, &m);
+		qdb_wire_release(&m);
+		return;
+	}
+	/* libraft takes over what a snapshot's message owns */
+	r->depth++;
+	r->io.recv(&r->io.io, &m);
+	r->depth--;
+	qdb_raft_drain(r);
+}
