@@ -117,13 +117,15 @@ tests=$(cd test/t && ls ./*.pl)
 [ "${1:-}" = long ] && [ -d test/t/long ] && tests="$tests $(cd test/t && ls long/*.pl)"
 for t in $tests; do
 	name=$(basename "$t" .pl)
+	limit=600
+	[[ $t == long/* ]] && limit=7200
 	if [ -n "${QUANTADB_TESTS:-}" ] && ! grep -qE "$(echo $QUANTADB_TESTS | tr ' ' '|')" <<<"$name"; then
 		continue
 	fi
 	# What builds networks needs root; its servers run as postgres all the same.
 	if [ "$(id -u)" = 0 ] && grep -q '^use QuantaNet' "$work/test/t/$t"; then
-		step "$name" "${clean_env[@]}" HOME="$work" TMPDIR="$work/data" PG_BINDIR="$bindir" timeout -k 30 600 perl -I"$work/test/lib" "$work/test/t/$t"
+		step "$name" "${clean_env[@]}" HOME="$work" TMPDIR="$work/data" PG_BINDIR="$bindir" timeout -k 30 "$limit" perl -I"$work/test/lib" "$work/test/t/$t"
 		continue
 	fi
-	step "$name" as_postgres timeout -k 30 600 perl -I"$work/test/lib" "$work/test/t/$t"
+	step "$name" as_postgres timeout -k 30 "$limit" perl -I"$work/test/lib" "$work/test/t/$t"
 done
