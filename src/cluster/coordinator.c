@@ -31,7 +31,8 @@
 #include "cluster/internal.h"
 
 #define TURN_MS				10
-#define HURRY_MS			1	/* while the seat is handed over */
+#define HURRY_MS			1	/* while the seat changes */
+#define HURRY_US			(3 * 1000 * 1000)
 #define INERT_MS			10000
 #define PUBLISH_US			(100 * 1000)
 #define UPDATE_US			(1000 * 1000)
@@ -310,6 +311,19 @@ leave_dead_postmaster(void)
 	proc_exit(1);
 }
 
+/*
+ * While nobody can write, what is polled for (a promotion that ends, a lease that runs
+ * out) is looked at more often; not for ever, since a cluster may stay without a majority.
+ */
+static bool
+is_in_hurry(void)
+{
+	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
+
+	return qdb_co.handing_over ||
+		((grant == NULL || !grant->opened) && qdb_co.now_us - qdb_co.epoch_seen_us < HURRY_US);
+}
+
 /* A turn as a member, or while becoming one.  Returns ms to wait at most. */
 static int
 take_turn(void)
@@ -354,7 +368,9 @@ take_turn(void)
 	update_address();
 	qdb_publish_state();
 	publish_raft();
-	return Max(Min(wait_ms, qdb_co.handing_over ? HURRY_MS : TURN_MS), 0);
+	if (qdb_raft_has_work(qdb_co.raft))
+		return 0;
+	return Max(Min(wait_ms, is_in_hurry() ? HURRY_MS : TURN_MS), 0);
 }
 
 static int

@@ -32,6 +32,10 @@ struct QdbRaft
 	bool		changing;		/* a barrier or a change is under way */
 	uint64_t	barrier_term;	/* a barrier of this term is done, 0 none */
 
+	unsigned	heartbeat_ms;
+	uint64_t	announced;		/* commit index that all followers were told */
+	uint64_t	announced_term;
+
 	uint64_t	dead;			/* leader known dead, 0 none */
 	int			rank;
 	int			jumps;

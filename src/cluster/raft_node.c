@@ -276,6 +276,7 @@ qdb_raft_open(const char *dir, uint64_t id, QdbState *state,
 	r->callbacks = *callbacks;
 	r->state = state;
 	r->election_ms = election_ms;
+	r->heartbeat_ms = heartbeat_ms;
 	r->last = &r->first;
 	r->fsm.version = 1;
 	r->fsm.data = r;
@@ -299,6 +300,30 @@ tick(QdbRaft *r)
 	r->io.tick(&r->io.io);
 	r->depth--;
 	r->next_tick = now_ms(r) + r->io.tick_ms;
+}
+
+/*
+ * announce_commits
+ *		Tells the followers at once what is committed.
+ *
+ * libraft does so with the next heartbeat, and each step of a failover would
+ * wait for one.  A tick with no time between heartbeats sends one now.
+ */
+static void
+announce_commits(QdbRaft *r)
+{
+	uint64_t	commit = raft_commit_index(&r->raft);
+	uint64_t	term = raft_current_term(&r->raft);
+
+	if (raft_state(&r->raft) != RAFT_LEADER ||
+		(r->announced == commit && r->announced_term == term))
+		return;
+	r->announced = commit;
+	r->announced_term = term;
+	raft_set_heartbeat_timeout(&r->raft, 0);
+	tick(r);
+	raft_set_heartbeat_timeout(&r->raft, r->heartbeat_ms);
+	qdb_raft_drain(r);
 }
 
 /*
@@ -389,6 +414,8 @@ qdb_raft_turn(QdbRaft *r)
 		tick(r);
 	qdb_raft_drain(r);
 	if (!r->io.failed)
+		announce_commits(r);
+	if (!r->io.failed)
 		run_fast_path(r);
 	if (r->io.failed)
 		return (int) r->io.tick_ms;
@@ -433,6 +460,14 @@ qdb_raft_propose(QdbRaft *r, const QdbCommand *command, uint64_t request)
 	raft_free(p->buf.base);
 	free(p);
 	return false;
+}
+
+bool
+qdb_raft_has_work(QdbRaft *r)
+{
+	return !r->io.failed &&
+		(r->first != NULL || qdb_io_pending(&r->io) ||
+		 (raft_state(&r->raft) == RAFT_LEADER && raft_commit_index(&r->raft) != r->announced));
 }
 
 int

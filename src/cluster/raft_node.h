@@ -62,6 +62,9 @@ extern void qdb_raft_close(QdbRaft *raft);
  */
 extern int	qdb_raft_turn(QdbRaft *raft);
 
+/* Something was begun since the last turn: the next one should come at once. */
+extern bool qdb_raft_has_work(QdbRaft *raft);
+
 /* A message that a member sent.  Malformed bytes are dropped and logged. */
 extern void qdb_raft_receive(QdbRaft *raft, uint64_t from, const uint8_t *data, uint32_t len);
 

@@ -20,13 +20,16 @@
  */
 #include "postgres.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogrecovery.h"
 #include "failover/failover.h"
 #include "failover/wal_files.h"
+#include "common/file_perm.h"
 #include "miscadmin.h"
 
 /* What drop_uncounted works with. */
@@ -72,6 +75,22 @@ drop_uncounted(const char *path, TimeLineID timeline, XLogSegNo segno, bool hist
 	ereport(LOG, (errmsg("[failover] removing \"%s\": timeline %u is no part of the history of timeline %u",
 						 path, timeline, drop->grant->timeline)));
 	return qdb_remove_file(path);
+}
+
+/* For the postmaster, at once: it need not outlive this boot, and must not. */
+static bool
+place_promote_file(void)
+{
+	int			fd = open(PROMOTE_SIGNAL_FILE, O_WRONLY | O_CREAT | PG_BINARY | O_CLOEXEC, pg_file_create_mode);
+
+	if (fd < 0)
+	{
+		ereport(LOG, (errcode_for_file_access(),
+					  errmsg("[failover] could not create \"%s\": %m", PROMOTE_SIGNAL_FILE)));
+		return false;
+	}
+	close(fd);
+	return true;
 }
 
 static bool
@@ -133,7 +152,7 @@ qdb_promote(const QdbState *state, const QdbGrant *grant, char *why)
 		return true;
 	if (!fits_grant(state, grant, why)) /* I6 */
 		return false;
-	if (!qdb_visit_wal_files(drop_uncounted, &drop) || !qdb_fsync_path(XLOGDIR, true))
+	if (!qdb_visit_wal_files(drop_uncounted, &drop) || !qdb_sync_wal_folder())
 	{
 		snprintf(why, QDB_REASON_SIZE, "files in pg_wal could not be removed");
 		return false;
@@ -151,7 +170,7 @@ qdb_promote(const QdbState *state, const QdbGrant *grant, char *why)
 		return false;
 	}
 	if (!place_placeholders(grant->parent_timeline + 1, grant->timeline) ||
-		!qdb_place_file(PROMOTE_SIGNAL_FILE, ""))
+		!place_promote_file())
 	{
 		(void) qdb_sweep_placeholders();
 		snprintf(why, QDB_REASON_SIZE, "the files of a promotion could not be written");

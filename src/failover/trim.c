@@ -19,13 +19,16 @@
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogrecovery.h"
+#include "common/file_perm.h"
 #include "failover/failover.h"
 #include "failover/lost.h"
 #include "failover/wal_files.h"
+#include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/memutils.h"
 
 #define SAVE_TRIES		5
+#define COPY_MAX_BYTES	(16 * 1024 * 1024)	/* the loop waits for it */
 
 /* What trim_file works with. */
 typedef struct TrimContext
@@ -216,6 +219,7 @@ discard_segment(const TrimContext *trim, const char *path, XLogSegNo segno)
 		segno < lost->start / wal_segment_size || segno > (lost->end - 1) / wal_segment_size)
 		return qdb_remove_file(path);
 	snprintf(target, sizeof(target), "%s%s", lost->folder, path + strlen(XLOGDIR));
+	qdb_note_wal_folder();
 	if (rename(path, target) == 0)
 		return qdb_fsync_path(lost->folder, true);
 	/* pg_wal on a file system of its own. */
@@ -299,6 +303,63 @@ replayed_past(const QdbState *state, const QdbGrant *grant, char *why)
 	return false;
 }
 
+/* Copies the first keep bytes of a segment; the rest has its place on the disk, too. */
+static bool
+copy_begin(const char *from, const char *to, uint32 keep)
+{
+	char		block[16 * XLOG_BLCKSZ];
+	int			in = open(from, O_RDONLY | PG_BINARY | O_CLOEXEC);
+	int			out = open(to, O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY | O_CLOEXEC, pg_file_create_mode);
+	bool		ok = in >= 0 && out >= 0 && posix_fallocate(out, 0, wal_segment_size) == 0;
+
+	for (uint32 offset = 0; ok && offset < keep; offset += sizeof(block))
+	{
+		ssize_t		length = Min(sizeof(block), keep - offset);
+
+		ok = pg_pread(in, block, length, offset) == length &&
+			pg_pwrite(out, block, length, offset) == length;
+	}
+	ok = ok && pg_fsync(out) == 0;
+	if (in >= 0)
+		close(in);
+	if (out >= 0)
+		close(out);
+	return ok;
+}
+
+/*
+ * The new timeline's first segment begins with what the old one's last one has.  The
+ * receiver would make an empty one and be sent all of that again before it acks the
+ * epoch record, and after a crash in between startup would find zeroes where this node
+ * had WAL.  So it is copied here, as the new primary does, while that one promotes.
+ * What fails the receiver makes good.
+ */
+static void
+copy_fork_segment(const QdbGrant *grant, const QdbEndOfWal *end)
+{
+	XLogSegNo	segno = grant->fork / wal_segment_size;
+	XLogRecPtr	begin = segno * wal_segment_size;
+	char		from[MAXPGPATH];
+	char		to[MAXPGPATH];
+	char		temp[MAXPGPATH];
+
+	if (end->timeline != grant->parent_timeline || end->end <= begin ||
+		wal_segment_size > COPY_MAX_BYTES)
+		return;
+	XLogFilePath(from, grant->parent_timeline, segno, wal_segment_size);
+	XLogFilePath(to, grant->timeline, segno, wal_segment_size);
+	if (qdb_file_exists(to) || !qdb_file_exists(from))
+		return;
+	/* PostgreSQL removes such files when it starts. */
+	snprintf(temp, sizeof(temp), XLOGDIR "/xlogtemp.%d", MyProcPid);
+	if (copy_begin(from, temp, Min(end->end, grant->fork) - begin) &&
+		rename(temp, to) == 0 && qdb_fsync_path(XLOGDIR, true))
+		return;
+	ereport(LOG, (errcode_for_file_access(),
+				  errmsg("[failover] could not begin timeline %u with the WAL that is here: %m", grant->timeline)));
+	(void) qdb_remove_file(temp);
+}
+
 int
 qdb_match_history(const QdbState *state, const QdbEndOfWal *end, char *why)
 {
@@ -333,7 +394,7 @@ qdb_match_history(const QdbState *state, const QdbEndOfWal *end, char *why)
 	 * I3: what startup could read past the fork goes before anything is
 	 * received.
 	 */
-	if (!qdb_visit_wal_files(trim_file, &trim) || !qdb_fsync_path(XLOGDIR, true))
+	if (!qdb_visit_wal_files(trim_file, &trim) || !qdb_sync_wal_folder())
 	{
 		snprintf(why, QDB_REASON_SIZE, "the WAL past the fork could not be removed");
 		return -1;
@@ -352,5 +413,6 @@ qdb_match_history(const QdbState *state, const QdbEndOfWal *end, char *why)
 		snprintf(why, QDB_REASON_SIZE, "recovery may still hold WAL past the fork");
 		return -1;
 	}
+	copy_fork_segment(grant, end);
 	return trim.trimmed ? 0 : 1;
 }

@@ -93,9 +93,28 @@ qdb_place_file(const char *path, const char *content)
 	return ok && qdb_fsync_path(directory, true);
 }
 
+/* Something in pg_wal changed its name or went, and that may not be on the disk yet. */
+static bool wal_folder_dirty = true;
+
+void
+qdb_note_wal_folder(void)
+{
+	wal_folder_dirty = true;
+}
+
+bool
+qdb_sync_wal_folder(void)
+{
+	if (wal_folder_dirty && !qdb_fsync_path(XLOGDIR, true))
+		return false;
+	wal_folder_dirty = false;
+	return true;
+}
+
 bool
 qdb_remove_file(const char *path)
 {
+	qdb_note_wal_folder();
 	if (unlink(path) == 0 || errno == ENOENT)
 		return true;
 	ereport(LOG, (errcode_for_file_access(),
@@ -301,5 +320,5 @@ qdb_sweep_placeholders(void)
 
 	return qdb_visit_wal_files(find_newest_real, &newest) &&
 		qdb_visit_wal_files(remove_placeholder_above, &newest) &&
-		qdb_fsync_path(XLOGDIR, true);
+		qdb_sync_wal_folder();
 }

@@ -41,6 +41,13 @@ extern bool qdb_place_file(const char *path, const char *content);
 /* Unlink; the caller fsyncs the directory.  A missing file is fine. */
 extern bool qdb_remove_file(const char *path);
 
+/*
+ * Makes the names in pg_wal durable: whatever qdb_remove_file removed, or somebody renamed
+ * and noted, since the last time this succeeded in this process.
+ */
+extern bool qdb_sync_wal_folder(void);
+extern void qdb_note_wal_folder(void);
+
 /* Copies a segment, durably, with zeroes from this offset on. */
 extern bool qdb_copy_cut(const char *from, const char *to, uint32 keep);
 extern bool qdb_file_exists(const char *path);

@@ -200,30 +200,46 @@ replace_older(QdbStream *stream, const QdbStreamHello *hello)
 	return true;
 }
 
-static void
-handle_hello(QdbStream *stream, const QdbFrame *frame)
+/*
+ * Does this node get the seat of that epoch, as far as it knows?  Followers hear of a
+ * seat before its holder has promoted.
+ */
+static bool
+seat_is_coming(uint64 epoch)
 {
-	QdbStreamHello hello;
+	const QdbState *state = &qdb_shared->state;
+	const QdbGrant *grant;
+	bool		coming;
+
+	if (qdb_seat.epoch != 0)
+		return false;
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	grant = qdb_current_grant(state);
+	coming = epoch > state->epoch ||
+		(epoch == state->epoch && grant != NULL && !grant->opened &&
+		 grant->holder == qdb_shared->identity.member && grant->boot == qdb_shared->identity.boot);
+	LWLockRelease(qdb_shared->state_lock);
+	return coming;
+}
+
+static void
+greet(QdbStream *stream, const QdbStreamHello *hello)
+{
 	QdbStreamWelcome welcome;
 	uint8		buf[64];
 	uint32		len = sizeof(buf);
 
-	if (stream->member != 0 || stream->serve != NULL || !qdb_hello_decode(frame->payload, frame->length, &hello))
-	{
-		qdb_stream_refuse(stream, false, "malformed greeting");
-		return;
-	}
-	if (!check_identity(stream, &hello) ||
-		!check_history(stream, hello.replay_timeline, hello.replay_lsn) ||
-		!replace_older(stream, &hello))
+	if (!check_identity(stream, hello) ||
+		!check_history(stream, hello->replay_timeline, hello->replay_lsn) ||
+		!replace_older(stream, hello))
 		return;
 
 	if (last_connection == 0)
 		last_connection = (uint64) qdb_unix_us();
-	stream->member = hello.member;
-	stream->incarnation = hello.incarnation;
-	stream->boot = hello.boot;
-	stream->verified = hello.replay_lsn;
+	stream->member = hello->member;
+	stream->incarnation = hello->incarnation;
+	stream->boot = hello->boot;
+	stream->verified = hello->replay_lsn;
 	stream->connection = ++last_connection;
 
 	welcome.system_identifier = GetSystemIdentifier();
@@ -233,6 +249,24 @@ handle_hello(QdbStream *stream, const QdbFrame *frame)
 	welcome.connection = stream->connection;
 	if (qdb_welcome_encode(&welcome, buf, &len))
 		qdb_channel_send(stream->channel, QDB_FRAME_STREAM_WELCOME, buf, len);
+}
+
+/* One that is early waits, or the next attempt costs what the first one did. */
+static void
+handle_hello(QdbStream *stream, const QdbFrame *frame)
+{
+	QdbStreamHello hello;
+
+	if (stream->member != 0 || stream->early || stream->serve != NULL ||
+		!qdb_hello_decode(frame->payload, frame->length, &hello))
+		qdb_stream_refuse(stream, false, "malformed greeting");
+	else if (hello.version == QDB_STREAM_VERSION && seat_is_coming(hello.epoch))
+	{
+		stream->early = true;
+		stream->hello = hello;
+	}
+	else
+		greet(stream, &hello);
 }
 
 /* Reads a history file whole; -1: errno says why not. */
@@ -298,6 +332,17 @@ handle_history_request(QdbStream *stream, const QdbFrame *frame)
 }
 
 static void
+end_timeline(QdbStream *stream)
+{
+	uint8		buf[16];
+	uint32		len = sizeof(buf);
+
+	if (qdb_position_encode(stream->next_timeline, stream->valid_upto, buf, &len) &&
+		qdb_channel_send(stream->channel, QDB_FRAME_END_OF_TIMELINE, buf, len))
+		stream->streaming = false;
+}
+
+static void
 handle_start(QdbStream *stream, const QdbFrame *frame)
 {
 	uint32		timeline;
@@ -326,6 +371,14 @@ handle_start(QdbStream *stream, const QdbFrame *frame)
 	ereport(LOG,
 			(errmsg("[replication] Streaming to member " UINT64_FORMAT " from %X/%X on timeline %u",
 					stream->member, LSN_FORMAT_ARGS(lsn), timeline)));
+
+	/*
+	 * It has replayed all of that timeline; the next one's first segment
+	 * begins with the same bytes.  They would only be sent twice.
+	 */
+	if (stream->historic && stream->verified >= stream->valid_upto &&
+		lsn / wal_segment_size == stream->valid_upto / wal_segment_size)
+		end_timeline(stream);
 }
 
 static uint64
@@ -414,17 +467,6 @@ qdb_stream_read(QdbStream *stream)
 }
 
 static void
-end_timeline(QdbStream *stream)
-{
-	uint8		buf[16];
-	uint32		len = sizeof(buf);
-
-	if (qdb_position_encode(stream->next_timeline, stream->valid_upto, buf, &len) &&
-		qdb_channel_send(stream->channel, QDB_FRAME_END_OF_TIMELINE, buf, len))
-		stream->streaming = false;
-}
-
-static void
 note_sent(QdbStream *stream, XLogRecPtr end)
 {
 	stream->bytes_raw += end - stream->sent;
@@ -500,6 +542,12 @@ qdb_stream_tick(QdbStream *stream, int64 now)
 	}
 	if (stream->serve != NULL)
 		return;
+	if (stream->early && !seat_is_coming(stream->hello.epoch))
+	{
+		stream->early = false;
+		greet(stream, &stream->hello);
+		return;
+	}
 	if (stream->member == 0)
 	{
 		if (now - qdb_channel_created_us(stream->channel) > GREETING_TIMEOUT_US)

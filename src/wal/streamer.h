@@ -59,6 +59,10 @@ typedef struct QdbStream
 	XLogRecPtr	verified;		/* replay position that was matched with our
 								 * history */
 
+	/* A greeting that came before the seat that it is for. */
+	bool		early;
+	QdbStreamHello hello;
+
 	/* A connection that fetches files instead; member stays 0. */
 	struct QdbServe *serve;
 

@@ -315,6 +315,26 @@ test_formation(void)
 	settle(1000);
 }
 
+/* Each step of a failover waits until its followers know that the last one is committed. */
+static void
+test_announcement(void)
+{
+	double		waited = 0;
+	int			i;
+
+	for (i = 0; i < 20; i++)
+	{
+		double		since;
+		bool		ok = note(i);
+
+		since = now_ms();
+		if (!ok || !wait_equal())
+			waited += 10000;
+		waited += now_ms() - since;
+	}
+	check(waited < 20 * HEARTBEAT_MS / 4, "followers know of a commit long before the next heartbeat");
+}
+
 static void
 test_failover(void)
 {
@@ -514,6 +534,7 @@ main(int argc, char **argv)
 		snprintf(nodes[i].dir, sizeof(nodes[i].dir), "%s/n%d", argv[1], i);
 	}
 	test_formation();
+	test_announcement();
 	test_failover();
 	test_snapshot();
 	test_damage();
