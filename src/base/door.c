@@ -111,8 +111,8 @@ qdb_door_fd(const QdbDoor *door)
 	return door->epoll_fd;
 }
 
-static bool
-same_address(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+bool
+qdb_same_client(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
 {
 	if (a->ss_family != b->ss_family)
 		return false;
@@ -144,7 +144,7 @@ find_place(QdbDoor *door, const struct sockaddr_storage *address)
 		}
 		if (oldest == NULL || w->since_us < oldest->since_us)
 			oldest = w;
-		if (!same_address(&w->address, address))
+		if (!qdb_same_client(&w->address, address))
 			continue;
 		same++;
 		if (oldest_same == NULL || w->since_us < oldest_same->since_us)

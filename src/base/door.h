@@ -47,4 +47,7 @@ extern QdbChannel *qdb_door_take(QdbDoor *door);
 /* RAW: the next socket with its first byte still to be read; -1: none. */
 extern int	qdb_door_take_socket(QdbDoor *door, struct sockaddr_storage *address, socklen_t *length);
 
+/* Do two addresses belong to one client, for the limits?  A host has a whole IPv6 /64. */
+extern bool qdb_same_client(const struct sockaddr_storage *a, const struct sockaddr_storage *b);
+
 #endif							/* QDB_BASE_DOOR_H */

@@ -573,16 +573,6 @@ rule_close_change(Scene *scene, QdbAction *action)
 	return true;
 }
 
-static uint32_t
-count_voters(const QdbState *state)
-{
-	uint32_t	n = 0;
-
-	for (uint32_t i = 0; i < state->nmembers; i++)
-		n += state->members[i].role == QDB_ROLE_VOTER;
-	return n;
-}
-
 /* No single loss should take the primary and the Raft leader. */
 static bool
 rule_lead_elsewhere(Scene *scene, QdbAction *action)
@@ -591,7 +581,7 @@ rule_lead_elsewhere(Scene *scene, QdbAction *action)
 	const QdbLeaderView *view = scene->view;
 	uint64_t	target = 0;
 
-	if (scene->grant->holder != view->self || count_voters(state) < 3 ||
+	if (scene->grant->holder != view->self || qdb_count_voters(state) < 3 ||
 		view->now_us - view->leader_since_us <= TRANSFER_AFTER_US)
 		return false;
 	for (uint32_t i = 0; i < state->nmembers; i++)
@@ -637,7 +627,7 @@ rule_promote_learner(Scene *scene, QdbAction *action)
 			first_alone = m->alone;
 		}
 	}
-	if (ready == 0 || (ready == 1 && !alone && count_voters(state) % 2 == 1))
+	if (ready == 0 || (ready == 1 && !alone && qdb_count_voters(state) % 2 == 1))
 		return false;
 	action->kind = QDB_ACT_PROMOTE_LEARNER;
 	action->member = first;

@@ -345,6 +345,7 @@ extern bool qdb_is_async(const QdbState *state);
 
 /* Look-ups; NULL when there is none. */
 extern const QdbMember *qdb_member_by_id(const QdbState *state, uint64_t id);
+extern uint32_t qdb_count_voters(const QdbState *state);
 extern const QdbMember *qdb_member_by_name(const QdbState *state, const char *name);
 extern const QdbGrant *qdb_grant_of_epoch(const QdbState *state, uint64_t epoch);
 extern const QdbGrant *qdb_grant_of_timeline(const QdbState *state, uint32_t timeline);

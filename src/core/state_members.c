@@ -84,8 +84,8 @@ qdb_apply_member_update(QdbState *state, const QdbCommand *command)
 	return QDB_OK;
 }
 
-static uint32_t
-count_voters(const QdbState *state)
+uint32_t
+qdb_count_voters(const QdbState *state)
 {
 	uint32_t	n = 0;
 
@@ -106,7 +106,7 @@ check_voter_change(const QdbState *state, const QdbCommand *command, bool leaves
 		return QDB_STALE;
 	if (QDB_KEEPS(QDB_RULE_ONE_CHANGE, state->change_open || state->epoch_open))
 		return QDB_CHANGE_OPEN; /* I13 */
-	if (leaves && count_voters(state) <= 1)
+	if (leaves && qdb_count_voters(state) <= 1)
 		return QDB_LAST_VOTER;
 	if (leaves && grant != NULL && grant->holder == command->member.id)
 		return QDB_HOLDS_SEAT;

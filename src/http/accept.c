@@ -54,18 +54,6 @@ static char cert_pem[32 * 1024];
 static char key_pem[QDB_PEM_MAX];
 static char ca_pem[16 * 1024];
 
-static bool
-same_client(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
-{
-	if (a->ss_family != b->ss_family)
-		return false;
-	if (a->ss_family == AF_INET)
-		return ((const struct sockaddr_in *) a)->sin_addr.s_addr ==
-			((const struct sockaddr_in *) b)->sin_addr.s_addr;
-	return memcmp(&((const struct sockaddr_in6 *) a)->sin6_addr,
-				  &((const struct sockaddr_in6 *) b)->sin6_addr, 8) == 0;
-}
-
 /* The entry of an address; NULL: it has enough connections, or there are too many. */
 static Client *
 find_client(const struct sockaddr_storage *address)
@@ -76,7 +64,7 @@ find_client(const struct sockaddr_storage *address)
 	{
 		if (clients[i].count == 0)
 			spare = &clients[i];
-		else if (same_client(&clients[i].address, address))
+		else if (qdb_same_client(&clients[i].address, address))
 			return clients[i].count < MAX_PER_ADDRESS ? &clients[i] : NULL;
 	}
 	if (spare != NULL)
