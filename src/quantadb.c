@@ -35,6 +35,7 @@ QdbEffects	qdb_effects = {
 	.match_history = qdb_match_history,
 	.secure_boot = qdb_secure_boot,
 	.end_blocking_queries = qdb_end_blocking_queries,
+	.limits_demanded = qdb_limits_demanded,
 };
 
 static const QdbTableRecords table_records = {

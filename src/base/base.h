@@ -84,6 +84,15 @@ extern void qdb_own_settings(void);
 #define QDB_SYNC_STANDBY_NAMES	"ANY 1000 (quantadb)"
 extern bool qdb_is_owned_setting(const char *name);
 
+/* ---- limits.c ---- */
+#define QDB_NLIMITS			5
+
+extern const char *const qdb_limit_names[QDB_NLIMITS];
+extern void qdb_own_limits(int32 *limits);
+
+/* Is each at least what is wanted?  If not, why (QDB_REASON_SIZE bytes) names the first. */
+extern bool qdb_limits_suffice(const int32 *limits, const int32 *wanted, char *why);
+
 /* ---- identity.c: $PGDATA/quantadb/identity and promise, fsynced ---- */
 typedef struct QdbIdentity
 {
@@ -612,6 +621,12 @@ typedef struct QdbEffects
 
 	/* Ends queries that hold up replay on this standby. */
 	void		(*end_blocking_queries) (void);
+
+	/*
+	 * Are this server's settings what its own WAL demands?  If not, why:
+	 * replay pauses there, and a restart of recovery would end the server.
+	 */
+	bool		(*limits_demanded) (char *why);
 } QdbEffects;
 
 extern QdbEffects qdb_effects;

@@ -94,6 +94,7 @@ put_heartbeat(QdbWriter *w, uint8 flags, uint64 lease_epoch, int64 lease_sent)
 	uint64		ids[QDB_MAX_MEMBERS];
 	uint32		n = collect_caught_up(ids);
 	int64		heard = primary_heard();
+	int32		limits[QDB_NLIMITS];
 
 	if (qdb_co.why_not[0] == '\0')
 		flags |= FLAG_ABLE;
@@ -108,6 +109,9 @@ put_heartbeat(QdbWriter *w, uint8 flags, uint64 lease_epoch, int64 lease_sent)
 	qdb_put_u64(w, closed_membership());
 	qdb_put_u64(w, lease_epoch);
 	qdb_put_u64(w, (uint64) lease_sent);
+	qdb_own_limits(limits);
+	for (int i = 0; i < QDB_NLIMITS; i++)
+		qdb_put_u32(w, (uint32) limits[i]);
 	qdb_put_u8(w, (uint8) n);
 	for (uint32 i = 0; i < n; i++)
 		qdb_put_u64(w, ids[i]);
@@ -122,6 +126,21 @@ send_heartbeat(QdbPeer *peer, uint8 flags, uint64 lease_epoch, int64 lease_sent)
 	put_heartbeat(&w, flags, lease_epoch, lease_sent);
 	if (!w.failed)
 		(void) qdb_channel_send(peer->out, QDB_FRAME_HEARTBEAT, buf, (uint32) w.used);
+}
+
+/*
+ * What a node needs to replay the cluster's WAL: this node's own limits, and those of the
+ * seat's holder as it last said them.
+ */
+void
+qdb_wanted_limits(int32 *wanted)
+{
+	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
+	const QdbPeer *holder = grant != NULL ? qdb_mesh_peer(grant->holder) : NULL;
+
+	qdb_own_limits(wanted);
+	for (int i = 0; holder != NULL && i < QDB_NLIMITS; i++)
+		wanted[i] = Max(wanted[i], holder->limits[i]);
 }
 
 /* A lease shorter than a few heartbeats is asked for more often. */
@@ -179,6 +198,8 @@ qdb_receive_heartbeat(QdbPeer *peer, const QdbFrame *frame)
 	new.closed_membership = qdb_get_u64(&r);
 	lease_epoch = qdb_get_u64(&r);
 	lease_sent = qdb_get_u64(&r);
+	for (int i = 0; i < QDB_NLIMITS; i++)
+		new.limits[i] = (int32) qdb_get_u32(&r);
 	new.ncaught_up = qdb_get_u8(&r);
 	for (uint32 i = 0; i < new.ncaught_up && i < QDB_MAX_MEMBERS; i++)
 		new.caught_up[i] = qdb_get_u64(&r);

@@ -86,6 +86,7 @@ extern void qdb_receive_propose_result(QdbPeer *peer, const QdbFrame *frame);
 extern void qdb_heartbeat_turn(void);
 extern void qdb_receive_heartbeat(QdbPeer *peer, const QdbFrame *frame);
 extern void qdb_publish_peers(void);
+extern void qdb_wanted_limits(int32 *wanted);
 
 /* ---- lease.c ---- */
 /* Epoch of the lease that this node asks for now; 0 none. */
@@ -162,11 +163,9 @@ extern QdbChannel *qdb_join_channel(void);
 /* A join is under way, its crash cycle included. */
 extern bool qdb_join_pending(void);
 
-/* A joiner that was added: true when our own state shows it and it was answered. */
-extern bool qdb_answer_added(QdbStranger *stranger);
-
 /* The other side: a stranger's JOIN frame. */
 extern void qdb_receive_join(QdbStranger *stranger, const QdbFrame *frame);
+extern void qdb_stranger_turn(QdbStranger *stranger);
 
 /* ---- certificates.c ---- */
 /* Authority, key and certificate of a new cluster's first member.  False with why. */

@@ -16,20 +16,20 @@
 
 #include <sys/stat.h>
 
-#include "access/twophase.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
-#include "storage/ipc.h"
 #include "postmaster/postmaster.h"
-#include "replication/walsender.h"
 #include "storage/ipc.h"
-#include "storage/lock.h"
 
 #include "base/api_token.h"
 #include "cluster/internal.h"
 
 #define JOIN_US				(15 * 1000 * 1000)
 #define ANSWER_US			(200 * 1000)
+#define FOLLOW_US			(3 * 1000 * 1000)	/* for this member's own log
+												 * to come to what the joiner
+												 * knows */
+#define FOLLOW_RETRY_US		(50 * 1000)
 
 /* The joiner's side. */
 static QdbChannel *channel = NULL;
@@ -40,17 +40,6 @@ static int64 cycle_us = 0;		/* joined; the crash cycle begins then */
 static QdbTokenText token_shown;
 static EVP_PKEY *join_key = NULL;
 static uint64 incarnation;
-
-static int32
-limit_setting(int i)
-{
-	const int	limits[] = {MaxConnections, max_worker_processes, max_wal_senders,
-	max_prepared_xacts, max_locks_per_xact};
-
-	return limits[i];
-}
-static const char *const limit_names[] = {"max_connections", "max_worker_processes",
-"max_wal_senders", "max_prepared_transactions", "max_locks_per_transaction"};
 
 bool
 qdb_join_pending(void)
@@ -128,6 +117,7 @@ send_join(void)
 {
 	uint8		buf[1024];
 	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
+	int32		limits[QDB_NLIMITS];
 
 	qdb_put_u32(&w, QDB_COMMAND_FORMAT);
 	qdb_put_u32(&w, QDB_STATE_FORMAT);
@@ -143,8 +133,9 @@ send_join(void)
 	qdb_put_u16(&w, (uint16) qdb_replication_port);
 	qdb_put_u16(&w, (uint16) qdb_http_port);
 	qdb_put_u32(&w, (uint32) qdb_priority);
-	for (int i = 0; i < lengthof(limit_names); i++)
-		qdb_put_u32(&w, (uint32) limit_setting(i));
+	qdb_own_limits(limits);
+	for (int i = 0; i < QDB_NLIMITS; i++)
+		qdb_put_u32(&w, (uint32) limits[i]);
 	sent = !w.failed && qdb_channel_send(channel, QDB_FRAME_JOIN, buf, (uint32) w.used);
 }
 
@@ -365,8 +356,8 @@ answer_joiner(QdbStranger *stranger, uint64 member, const char *why)
 }
 
 /* True when the joiner is a member in this node's own state, and was answered. */
-bool
-qdb_answer_added(QdbStranger *stranger)
+static bool
+answer_added(QdbStranger *stranger)
 {
 	/* The incarnation is random: who names it is the one that was added. */
 	for (uint32 i = 0; i < qdb_co.state->nmembers; i++)
@@ -380,17 +371,30 @@ qdb_answer_added(QdbStranger *stranger)
 	return false;
 }
 
+/*
+ * This member's own log is behind the one that gave the token out, or another joiner
+ * was first: both pass.
+ */
+static bool
+passes(QdbStranger *stranger, QdbResult result)
+{
+	if ((result != QDB_BAD_TOKEN && result != QDB_STALE) || qdb_co.now_us > stranger->follow_until_us)
+		return false;
+	stranger->retry_us = qdb_co.now_us + FOLLOW_RETRY_US;
+	return true;
+}
+
 static void
 add_done(uint64 number, uint64 serial, bool known, QdbResult result)
 {
 	QdbStranger *stranger = qdb_mesh_stranger((int) number, serial);
 
-	if (stranger == NULL || qdb_answer_added(stranger))
+	if (stranger == NULL || answer_added(stranger))
 		return;
 	/* The leader has it; our own log follows in a moment. */
 	if (known && (result == QDB_OK || result == QDB_UNCHANGED))
 		stranger->added = true;
-	else
+	else if (!known || !passes(stranger, result))
 		answer_joiner(stranger, 0, known ? qdb_result_text(result) :
 					  "no answer from the Raft leader in time");
 }
@@ -407,6 +411,8 @@ judge_join(const QdbFrame *frame, QdbCommand *command)
 	uint64		system_identifier;
 	bool		in_recovery;
 	static char why[QDB_REASON_SIZE];
+	int32		limits[QDB_NLIMITS];
+	int32		wanted[QDB_NLIMITS];
 
 	command->token.id = qdb_get_u64(&r);
 	secret = qdb_get_bytes(&r, QDB_SECRET_SIZE);
@@ -431,40 +437,35 @@ judge_join(const QdbFrame *frame, QdbCommand *command)
 				 "SELECT quantadb_remove('%s') there and join again", member->name, member->name);
 		return why;
 	}
-	for (int i = 0; i < lengthof(limit_names); i++)
-	{
-		if ((int32) qdb_get_u32(&r) >= limit_setting(i))
-			continue;
-		snprintf(why, sizeof(why), "its %s is below the cluster's %d", limit_names[i], limit_setting(i));
+	for (int i = 0; i < QDB_NLIMITS; i++)
+		limits[i] = (int32) qdb_get_u32(&r);
+	qdb_wanted_limits(wanted);
+	if (!r.failed && !qdb_limits_suffice(limits, wanted, why))
 		return why;
-	}
 	if (!qdb_reader_done(&r) || !qdb_hash_secret(secret, command->token.secret_hash))
 		return "malformed request";
 	return NULL;
 }
 
-void
-qdb_receive_join(QdbStranger *stranger, const QdbFrame *frame)
+/* Commits MEMBER_ADD, or waits until this member's log has come so far. */
+static void
+try_join(QdbStranger *stranger)
 {
-	const QdbPeerCert *peer = qdb_channel_peer(stranger->channel);
-	QdbCommand	command;
-	const char *why;
+	QdbCommand *command = &stranger->command;
+	const char *why = NULL;
 
-	memset(&command, 0, sizeof(command));
-	stranger->joining = true;
-	why = judge_join(frame, &command);
-	if (why != NULL)
-	{
-		answer_joiner(stranger, 0, why);
-		return;
-	}
+	stranger->retry_us = 0;
 
 	/*
 	 * Before anything is written to the Raft log: strangers must not make it
 	 * grow.
 	 */
-	if (qdb_find_token(qdb_co.state, &command.token, qdb_unix_us()) == NULL)
+	if (qdb_find_token(qdb_co.state, &command->token, qdb_unix_us()) == NULL)
+	{
+		if (passes(stranger, QDB_BAD_TOKEN))
+			return;
 		why = qdb_result_text(QDB_BAD_TOKEN);
+	}
 	else if (!qdb_can_sign())
 		why = "this member cannot issue certificates: join through a voter";
 	if (why != NULL)
@@ -472,13 +473,42 @@ qdb_receive_join(QdbStranger *stranger, const QdbFrame *frame)
 		answer_joiner(stranger, 0, why);
 		return;
 	}
-	if (peer != NULL && !qdb_company_certificates())
-		memcpy(command.member.key_hash, peer->key_hash, sizeof(peer->key_hash));
-	stranger->incarnation = command.member.incarnation;
-	command.type = QDB_CMD_MEMBER_ADD;
-	command.member.id = qdb_co.state->next_member_id;
-	command.membership = qdb_co.state->membership;
-	strlcpy(command.node, command.member.name, sizeof(command.node));
-	if (!qdb_propose(&command, add_done, qdb_mesh_stranger_number(stranger), stranger->serial))
+	command->member.id = qdb_co.state->next_member_id;
+	command->membership = qdb_co.state->membership;
+	command->time_us = qdb_unix_us();
+	if (!qdb_propose(command, add_done, qdb_mesh_stranger_number(stranger), stranger->serial))
 		answer_joiner(stranger, 0, "too many commands are under way");
+}
+
+void
+qdb_receive_join(QdbStranger *stranger, const QdbFrame *frame)
+{
+	const QdbPeerCert *peer = qdb_channel_peer(stranger->channel);
+	QdbCommand *command = &stranger->command;
+	const char *why;
+
+	memset(command, 0, sizeof(*command));
+	stranger->joining = true;
+	why = judge_join(frame, command);
+	if (why != NULL)
+	{
+		answer_joiner(stranger, 0, why);
+		return;
+	}
+	if (peer != NULL && !qdb_company_certificates())
+		memcpy(command->member.key_hash, peer->key_hash, sizeof(peer->key_hash));
+	stranger->incarnation = command->member.incarnation;
+	stranger->follow_until_us = qdb_co.now_us + FOLLOW_US;
+	command->type = QDB_CMD_MEMBER_ADD;
+	strlcpy(command->node, command->member.name, sizeof(command->node));
+	try_join(stranger);
+}
+
+void
+qdb_stranger_turn(QdbStranger *stranger)
+{
+	if (stranger->added)
+		(void) answer_added(stranger);
+	else if (stranger->retry_us != 0 && qdb_co.now_us >= stranger->retry_us)
+		try_join(stranger);
 }

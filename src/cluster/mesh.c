@@ -574,6 +574,7 @@ accept_all(void)
 		stranger->joining = false;
 		stranger->dismissed = false;
 		stranger->added = false;
+		stranger->retry_us = 0;
 	}
 }
 
@@ -597,8 +598,7 @@ drive_stranger(QdbStranger *stranger)
 		if (stranger->channel == NULL)
 			return;
 	}
-	if (stranger->added)
-		(void) qdb_answer_added(stranger);
+	qdb_stranger_turn(stranger);
 	if (stranger->channel == NULL)
 		return;
 	age = qdb_co.now_us - qdb_channel_created_us(stranger->channel);

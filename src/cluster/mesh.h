@@ -47,6 +47,7 @@ typedef struct QdbPeer
 	uint64		promised;
 	uint64		gate_epoch;
 	uint64		closed_membership;
+	int32		limits[QDB_NLIMITS];
 	uint32		ncaught_up;
 	uint64		caught_up[QDB_MAX_MEMBERS];
 
@@ -64,6 +65,9 @@ typedef struct QdbStranger
 	bool		dismissed;		/* a member that was removed, and told so */
 	uint64		incarnation;	/* of the joiner */
 	bool		added;			/* committed, but not yet in our own state */
+	QdbCommand	command;		/* MEMBER_ADD */
+	int64		follow_until_us;	/* what our own log may lack is waited for */
+	int64		retry_us;		/* when to propose it again; 0 not */
 } QdbStranger;
 
 #define QDB_MAX_STRANGERS		32

@@ -28,6 +28,7 @@ typedef struct Proposal
 	uint64		id;				/* 0: slot unused */
 	bool		sent;
 	bool		finished;		/* Raft has answered: known, result */
+	uint64		seen_at;		/* our own log shows it from this index on */
 	bool		known;
 	QdbResult	result;
 	uint64		origin;			/* peer that forwarded it, 0 local */
@@ -80,15 +81,17 @@ find_proposal(uint64 id)
 	return NULL;
 }
 
+/* With it goes the index up to which the sender's log was applied. */
 static void
 send_result(uint64 member, uint64 id, uint8 status, QdbResult result)
 {
-	uint8		buf[16];
+	uint8		buf[32];
 	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
 
 	qdb_put_u64(&w, id);
 	qdb_put_u8(&w, status);
 	qdb_put_u8(&w, (uint8) result);
+	qdb_put_u64(&w, qdb_co.raft != NULL ? qdb_raft_applied_index(qdb_co.raft) : 0);
 	(void) qdb_mesh_send(member, QDB_FRAME_PROPOSE_RESULT, buf, (uint32) w.used);
 }
 
@@ -179,6 +182,17 @@ qdb_propose(QdbCommand *command, QdbProposalDone done, uint64 a, uint64 b)
 	return true;
 }
 
+/*
+ * Who gets the answer looks at this node's state next, so it comes when that shows
+ * what the leader did; a log that does not get there in time holds nobody up.
+ */
+static bool
+is_seen(const Proposal *proposal)
+{
+	return qdb_co.raft == NULL || qdb_raft_applied_index(qdb_co.raft) >= proposal->seen_at ||
+		qdb_co.now_us > proposal->deadline_us;
+}
+
 /* Delivers answers, sends what waits, and gives up what nobody answered. */
 void
 qdb_proposals_turn(void)
@@ -189,9 +203,9 @@ qdb_proposals_turn(void)
 
 		if (proposal->id == 0)
 			continue;
-		if (proposal->finished)
+		if (proposal->finished && is_seen(proposal))
 			finish(proposal, proposal->known, proposal->result);
-		else if (qdb_co.now_us > proposal->deadline_us)
+		else if (!proposal->finished && qdb_co.now_us > proposal->deadline_us)
 		{
 			/*
 			 * Raft may still answer for a command that it holds; the id is
@@ -199,7 +213,7 @@ qdb_proposals_turn(void)
 			 */
 			finish(proposal, false, QDB_OK);
 		}
-		else if (!proposal->sent && qdb_co.now_us >= proposal->next_send_us)
+		else if (!proposal->finished && !proposal->sent && qdb_co.now_us >= proposal->next_send_us)
 			try_send(proposal);
 	}
 }
@@ -234,6 +248,7 @@ qdb_receive_propose_result(QdbPeer *peer, const QdbFrame *frame)
 	Proposal   *proposal = find_proposal(qdb_get_u64(&r));
 	uint8		status = qdb_get_u8(&r);
 	uint8		result = qdb_get_u8(&r);
+	uint64		applied = qdb_get_u64(&r);
 
 	if (!qdb_reader_done(&r) || proposal == NULL || proposal->origin != 0 ||
 		result > QDB_MALFORMED)
@@ -243,6 +258,11 @@ qdb_receive_propose_result(QdbPeer *peer, const QdbFrame *frame)
 		proposal->sent = false;
 		proposal->next_send_us = qdb_co.now_us + RESEND_US;
 	}
+	else if (status == RESULT_KNOWN)
+	{
+		proposal->seen_at = applied;
+		qdb_proposal_finished(proposal->id, true, (QdbResult) result);
+	}
 	else
-		finish(proposal, status == RESULT_KNOWN, (QdbResult) result);
+		finish(proposal, false, (QdbResult) result);
 }

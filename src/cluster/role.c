@@ -24,6 +24,7 @@
 #define SCAN_US				(100 * 1000)
 #define DEMOTE_US			(1000 * 1000)
 #define CLEAR_US			(200 * 1000)
+#define LIMITS_US			(500 * 1000)
 #define MATCH_US			(1000 * 1000)
 
 static char problem[QDB_REASON_SIZE];
@@ -255,6 +256,30 @@ follow_holder(const QdbState *state, const QdbGrant *grant)
 	set_target(holder, grant->epoch);
 }
 
+/*
+ * The primary's limits count as soon as it has said them, what the WAL demands for as long as
+ * it lasts; replay may be paused at either.
+ */
+static const char *
+lacking_limits(bool in_recovery)
+{
+	static char why[QDB_REASON_SIZE];
+	static int64 next_us = 0;
+	int32		own[QDB_NLIMITS];
+	int32		wanted[QDB_NLIMITS];
+
+	if (!in_recovery)
+		return "";
+	if (qdb_co.now_us < next_us)
+		return why;
+	next_us = qdb_co.now_us + LIMITS_US;
+	qdb_own_limits(own);
+	qdb_wanted_limits(wanted);
+	if (qdb_limits_suffice(own, wanted, why))
+		(void) qdb_effects.limits_demanded(why);
+	return why;
+}
+
 /* Reasons that do not come from a step. */
 static const char *
 standing_reason(const QdbMember *self)
@@ -302,8 +327,11 @@ current_node_state(bool in_recovery)
 static void
 publish_role(bool in_recovery)
 {
-	const char *reason = problem[0] != '\0' ? problem : standing_reason(qdb_self_member());
+	const char *reason = lacking_limits(in_recovery);
 	int			node_state = current_node_state(in_recovery);
+
+	if (reason[0] == '\0')
+		reason = problem[0] != '\0' ? problem : standing_reason(qdb_self_member());
 
 	strlcpy(qdb_co.why_not, reason, sizeof(qdb_co.why_not));
 	qdb_co.wal_end = current_wal_end(in_recovery);

@@ -118,6 +118,7 @@ qdb_boot_prepare(void)
 		return;
 	}
 	qdb_own_settings();
+	qdb_raise_to_demand();
 	prepare_files();
 }
 

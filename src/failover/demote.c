@@ -111,7 +111,7 @@ qdb_demote(const char *reason)
 		ereport(LOG, (errmsg("[failover] not demoted: \"%s\" is not in place", STANDBY_SIGNAL_FILE)));
 		return;
 	}
-	if (recovery_would_refuse(why))
+	if (recovery_would_refuse(why) || !qdb_limits_demanded(why))
 	{
 		ereport(LOG, (errmsg("[failover] not demoted: %s", why)));
 		return;
@@ -135,6 +135,7 @@ qdb_end_blocking_queries(void)
 	VirtualTransactionId *waiters;
 	int64		now = qdb_now_us();
 	bool		spare_asker;
+	char		why[QDB_REASON_SIZE];
 	XLogRecPtr	end;
 
 	if (!RecoveryInProgress())
@@ -143,7 +144,8 @@ qdb_end_blocking_queries(void)
 		begun_us = now;
 	called_us = now;
 	spare_asker = now - begun_us < PROMOTION_US;
-	if (GetRecoveryPauseState() != RECOVERY_NOT_PAUSED)
+	/* Not a pause for want of a setting: its end would be the server's. */
+	if (GetRecoveryPauseState() != RECOVERY_NOT_PAUSED && qdb_limits_demanded(why))
 		SetRecoveryPause(false);
 	SpinLockAcquire(&qdb_shared->mutex);
 	end = qdb_shared->wal_end;

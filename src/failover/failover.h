@@ -22,5 +22,9 @@ extern void qdb_demote(const char *reason);
 extern int	qdb_match_history(const QdbState *state, const QdbEndOfWal *end, char *why);
 extern bool qdb_secure_boot(void);
 extern void qdb_end_blocking_queries(void);
+extern bool qdb_limits_demanded(char *why);
+
+/* In _PG_init of a member: raises what is below what the control file demands. */
+extern void qdb_raise_to_demand(void);
 
 #endif							/* QDB_FAILOVER_H */

@@ -150,6 +150,8 @@ qdb_promote(const QdbState *state, const QdbGrant *grant, char *why)
 	/* Repeated: startup may be writing the very files that are dropped below. */
 	if (PromoteIsTriggered() || qdb_file_exists(PROMOTE_SIGNAL_FILE))
 		return true;
+	if (!qdb_limits_demanded(why))
+		return false;
 	if (!fits_grant(state, grant, why)) /* I6 */
 		return false;
 	if (!qdb_visit_wal_files(drop_uncounted, &drop) || !qdb_sync_wal_folder())

@@ -254,6 +254,14 @@ secure_boot(void)
 	return !sim.current->disk.full;
 }
 
+/* All servers of the simulator have the same settings. */
+static bool
+limits_demanded(char *why)
+{
+	why[0] = '\0';
+	return true;
+}
+
 static void
 end_blocking_queries(void)
 {
@@ -269,6 +277,7 @@ QdbEffects	qdb_effects = {
 	.match_history = sim_match_history,
 	.secure_boot = secure_boot,
 	.end_blocking_queries = end_blocking_queries,
+	.limits_demanded = limits_demanded,
 };
 
 /* ---- what the coordinator writes ---- */
