@@ -43,7 +43,7 @@
 #include "utils/resowner.h"
 #include "utils/wait_event.h"
 
-#define MAX_ATTEMPTS		20	/* in a row that fetched nothing */
+#define GIVE_UP_US			INT64CONST(300000000)	/* without any progress */
 #define RETRY_MS			1000
 #define NO_PRIMARY_MS		200
 #define QUORUM_US			INT64CONST(60000000)
@@ -111,19 +111,18 @@ read_boot_id(char *id)
 }
 
 void
-qdb_clone_save(QdbClone *clone)
+qdb_clone_save(const QdbCloneState *state)
 {
-	const QdbCloneState *state = &clone->state;
 	char		id[BOOT_ID_SIZE];
 	FILE	   *file = AllocateFile(QDB_CLONE_STATE ".tmp", "w");
 
 	if (file == NULL)
 		return;					/* nothing to go on from, no more */
 	read_boot_id(id);
-	fprintf(file, "format=1 machine=%s epoch=%lu system=%lu timeline=%u redo=%lu checkpoint=%lu "
-			"total=%lu offset=%lu done=%lu\n", id, state->epoch, state->system_identifier,
+	fprintf(file, "format=2 machine=%s system=%lu timeline=%u redo=%lu checkpoint=%lu "
+			"total=%lu offset=%lu piece=%lu done=%lu reach_timeline=%u reach=%lu\n", id, state->system_identifier,
 			state->timeline, state->redo, state->checkpoint, state->bytes_total, state->offset,
-			state->bytes_done);
+			state->piece, state->bytes_done, state->reach_timeline, state->reach);
 	if (FreeFile(file) == 0)
 		(void) rename(QDB_CLONE_STATE ".tmp", QDB_CLONE_STATE);
 }
@@ -141,12 +140,36 @@ load_state(QdbCloneState *state)
 		return;
 	read_boot_id(id);
 	if (fgets(line, sizeof(line), file) == NULL ||
-		sscanf(line, "format=1 machine=%36s epoch=%lu system=%lu timeline=%u redo=%lu checkpoint=%lu "
-			   "total=%lu offset=%lu done=%lu", saved, &state->epoch, &state->system_identifier,
+		sscanf(line, "format=2 machine=%36s system=%lu timeline=%u redo=%lu checkpoint=%lu "
+			   "total=%lu offset=%lu piece=%lu done=%lu reach_timeline=%u reach=%lu", saved, &state->system_identifier,
 			   &state->timeline, &state->redo, &state->checkpoint, &state->bytes_total, &state->offset,
-			   &state->bytes_done) != 9 || strcmp(saved, id) != 0)
+			   &state->piece, &state->bytes_done, &state->reach_timeline, &state->reach) != 11 ||
+		strcmp(saved, id) != 0)
 		memset(state, 0, sizeof(*state));
 	FreeFile(file);
+}
+
+/*
+ * Is what an interrupted clone has fetched within the history of this source?  *known is
+ * false where the source's history is not: nothing is to be thrown away for that.
+ */
+static bool
+is_usable(const QdbClone *clone, bool *known)
+{
+	const QdbCloneState *saved = &clone->state;
+	QdbState   *state = qdb_copy_state();
+	const QdbGrant *grant = qdb_current_grant(state);
+	XLogRecPtr	limit;
+	bool		usable;
+
+	*known = grant != NULL && grant->epoch == clone->welcome.epoch;
+	usable = *known && saved->system_identifier == clone->welcome.system_identifier &&
+		saved->redo != InvalidXLogRecPtr && saved->bytes_total > 0 &&
+		qdb_file_exists(QDB_CLONE_RELATIONS) &&
+		qdb_history_limit(state, grant, saved->reach_timeline, &limit) && saved->reach <= limit;
+
+	pfree(state);
+	return usable;
 }
 
 /* Folders that an abandoned clone had made for tablespaces outside. */
@@ -233,42 +256,48 @@ check_fit(QdbClone *clone)
 					"Create this server with the same initdb --wal-segsize.");
 }
 
+static void
+begin_anew(QdbClone *clone)
+{
+	QdbCloneState *state = &clone->state;
+
+	drop_outside();
+	qdb_stage_clear();
+	qdb_stage_mkdir(QDB_CLONE_DIR);
+	memset(state, 0, sizeof(*state));
+	state->system_identifier = clone->welcome.system_identifier;
+	state->timeline = clone->info.timeline;
+	state->redo = clone->info.redo;
+	state->checkpoint = clone->info.checkpoint;
+	ereport(LOG, (errmsg("[failover] Cloning %llu MB in %llu files from member " UINT64_FORMAT
+						 ", to be replayed from %X/%X",
+						 (unsigned long long) (clone->info.bytes >> 20),
+						 (unsigned long long) clone->info.nfiles, qdb_shared->clone.source,
+						 LSN_FORMAT_ARGS(state->redo))));
+}
+
 /* Goes on where an earlier attempt ended, if the source still can. */
 static bool
 begin_or_resume(QdbClone *clone)
 {
 	QdbCloneState *state = &clone->state;
-	bool		usable = state->epoch == clone->welcome.epoch && state->redo != InvalidXLogRecPtr &&
-	state->system_identifier == clone->welcome.system_identifier;
+	bool		known;
+	bool		usable = is_usable(clone, &known);
 
+	if (!known)
+		return qdb_fetch_fail(clone->fetch, "the source is in another epoch");
 	set_phase(QDB_CLONE_PREPARING, "", "", 0);
 	if (!qdb_fetch_prepare(clone->fetch, true, usable ? state->redo : InvalidXLogRecPtr, &clone->info))
 		return false;
-	clone->resumed = usable && clone->info.resumed && qdb_file_exists(QDB_CLONE_RELATIONS) &&
-		state->bytes_total > 0;
-	if (clone->info.resumed && !clone->resumed)
-		return qdb_fetch_fail(clone->fetch, "the list of files is gone");
+	if (clone->info.resumed && !usable)
+		return qdb_fetch_fail(clone->fetch, "the source goes on with what was not asked for");
+	clone->resumed = clone->info.resumed;
 	if (clone->resumed)
 		ereport(LOG, (errmsg("[failover] The clone goes on at %llu of %llu MB",
 							 (unsigned long long) (state->bytes_done >> 20),
 							 (unsigned long long) (state->bytes_total >> 20))));
 	else
-	{
-		drop_outside();
-		qdb_stage_clear();
-		qdb_stage_mkdir(QDB_CLONE_DIR);
-		memset(state, 0, sizeof(*state));
-		state->epoch = clone->welcome.epoch;
-		state->system_identifier = clone->welcome.system_identifier;
-		state->timeline = clone->info.timeline;
-		state->redo = clone->info.redo;
-		state->checkpoint = clone->info.checkpoint;
-		ereport(LOG, (errmsg("[failover] Cloning %llu MB in %llu files from member " UINT64_FORMAT
-							 ", to be replayed from %X/%X",
-							 (unsigned long long) (clone->info.bytes >> 20),
-							 (unsigned long long) clone->info.nfiles, qdb_shared->clone.source,
-							 LSN_FORMAT_ARGS(state->redo))));
-	}
+		begin_anew(clone);
 	set_phase(QDB_CLONE_COPYING, "", "", 0);
 	return true;
 }
@@ -354,7 +383,7 @@ put_in_place(QdbClone *clone)
 
 	qdb_stage_commit(stage);
 	ereport(LOG, (errmsg("[failover] The clone is complete up to %X/%X: the server restarts with it",
-						 LSN_FORMAT_ARGS(clone->end.flush))));
+						 LSN_FORMAT_ARGS(clone->min_recovery))));
 	/* The crash cycle begins; the plan is applied in it. */
 	_exit(2);
 }
@@ -423,12 +452,12 @@ qdb_clone_run(const QdbIdentity *self, bool joining, char *why)
 {
 	QdbClone   *clone = palloc0(sizeof(QdbClone));
 	uint64		best = 0;
-	int			failures = 0;
+	int64		deadline = qdb_now_us() + GIVE_UP_US;
 
 	clone->self = *self;
 	clone->joining = joining;
 	set_phase(QDB_CLONE_CONNECTING, "", "", 0);
-	while (failures < MAX_ATTEMPTS && !clone->fatal)
+	while (qdb_now_us() < deadline && !clone->fatal)
 	{
 		char		host[QDB_HOST_SIZE];
 		uint16		port;
@@ -436,14 +465,16 @@ qdb_clone_run(const QdbIdentity *self, bool joining, char *why)
 
 		if (!find_source(clone, &epoch, host, &port))
 		{
+			deadline = qdb_now_us() + GIVE_UP_US;
 			pause_ms(NO_PRIMARY_MS);
 			continue;
 		}
 		why[0] = '\0';
 		(void) guarded_attempt(clone, host, port, epoch, why);
 		note_attempt(why);
-		/* Only attempts that came no further than the best one count. */
-		failures = clone->state.bytes_done > best ? 0 : failures + 1;
+		/* What came no further than the best attempt is no progress. */
+		if (clone->state.bytes_done > best)
+			deadline = qdb_now_us() + GIVE_UP_US;
 		best = Max(best, clone->state.bytes_done);
 		if (!clone->fatal)
 			pause_ms(RETRY_MS);

@@ -22,17 +22,24 @@
 #define QDB_CLONE_GARBAGE		QDB_STAGE_DIR "/clone.garbage"
 
 
-/* How far an interrupted clone has come; kept in QDB_CLONE_STATE. */
+/*
+ * How far an interrupted clone has come; kept in QDB_CLONE_STATE.  It may go on from
+ * another primary if nothing that is here can show what that one has not: pages come
+ * from WAL that the source has flushed by reach, and so they are within the history of every
+ * later primary once a quorum has it up to there.  Only then it is saved.
+ */
 typedef struct QdbCloneState
 {
-	uint64		epoch;			/* of the source; 0: nothing is there */
-	uint64		system_identifier;
-	TimeLineID	timeline;
+	uint64		system_identifier;	/* 0: nothing is there */
+	TimeLineID	timeline;		/* of the redo point */
 	XLogRecPtr	redo;
 	XLogRecPtr	checkpoint;
 	uint64		bytes_total;
 	uint64		offset;			/* in QDB_CLONE_RELATIONS: all before is here */
-	uint64		bytes_done;		/* of the entries before it */
+	uint64		piece;			/* bytes of the entry there that are here too */
+	uint64		bytes_done;		/* of all that is here */
+	TimeLineID	reach_timeline;
+	XLogRecPtr	reach;			/* what is here shows no later WAL */
 } QdbCloneState;
 
 typedef struct QdbClone
@@ -46,13 +53,14 @@ typedef struct QdbClone
 	bool		resumed;		/* relations before state.offset are here */
 	bool		fatal;			/* a failure that will not pass by itself */
 	char		hint[QDB_REASON_SIZE];
-	QdbSourcePosition end;		/* minimum recovery point */
+	QdbSourcePosition end;		/* of the staged WAL */
+	XLogRecPtr	min_recovery;	/* end of its last whole record */
 } QdbClone;
 
 /* Fails the fetch for good. */
 extern bool qdb_clone_refuse(QdbClone *clone, const char *hint, const char *fmt,...) pg_attribute_printf(3, 4);
 extern void qdb_clone_progress(QdbClone *clone, uint64 done);
-extern void qdb_clone_save(QdbClone *clone);
+extern void qdb_clone_save(const QdbCloneState *state);
 
 /* clone_files.c: folders, tablespaces, relations, other files. */
 extern bool qdb_clone_files(QdbClone *clone);

@@ -33,7 +33,7 @@
 #include "storage/backendid.h"
 #include "storage/fd.h"
 
-#define SAVE_BYTES			(64 * 1024 * 1024)
+#define SAVE_BYTES			(16 * 1024 * 1024)
 #define SPARE_BYTES			(64 * 1024 * 1024)	/* WAL, journal */
 #define MAX_SPACES			1024
 
@@ -58,8 +58,10 @@ typedef struct FileSink
 	int			fd;
 	char		path[MAXPGPATH];
 	uint64		done;			/* bytes for the progress */
-	uint64		saved;
-	uint64		offset;			/* in the list, of the next entry to ask for */
+	uint64		skip;			/* of the next relation, which is begun */
+	uint64		begin;			/* where the current one is taken from */
+	uint64		asked;			/* since the position was asked for */
+	QdbCloneState pending;		/* to be saved once a quorum has its reach */
 } FileSink;
 
 static bool
@@ -304,18 +306,45 @@ relation_path(const QdbRelationName *name, char *path)
 	pfree(base);
 }
 
-/* What is here counts, so that it is not fetched twice. */
 static void
 note_progress(FileSink *sink, uint32 bytes)
 {
-	QdbClone   *clone = sink->clone;
-
 	sink->done += bytes;
-	qdb_clone_progress(clone, sink->done);
-	if (sink->done - sink->saved < SAVE_BYTES)
-		return;
-	sink->saved = sink->done;
-	qdb_clone_save(clone);
+	qdb_clone_progress(sink->clone, sink->done);
+}
+
+/* The answers before it have read nothing that was not flushed by now. */
+static bool
+take_position(QdbFetch *fetch, const QdbTransferRequest *request, const QdbTransferAnswer *answer, void *arg)
+{
+	FileSink   *sink = arg;
+	QdbSourcePosition position;
+
+	if (answer->status != QDB_TRANSFER_OK ||
+		!qdb_source_position_decode(answer->data, answer->length, &position) ||
+		position.epoch != sink->clone->welcome.epoch)
+		return qdb_fetch_fail(fetch, "the source is in another epoch");
+	if (sink->pending.reach != InvalidXLogRecPtr && position.quorum >= sink->pending.reach)
+	{
+		qdb_clone_save(&sink->pending);
+		sink->pending.reach = InvalidXLogRecPtr;
+	}
+	if (sink->pending.reach == InvalidXLogRecPtr)
+	{
+		sink->pending = sink->clone->state;
+		sink->pending.reach = position.flush;
+		sink->pending.reach_timeline = position.timeline;
+	}
+	return true;
+}
+
+static bool
+ask_position(FileSink *sink)
+{
+	QdbTransferRequest request = {.kind = QDB_TRANSFER_POSITION};
+
+	sink->asked = 0;
+	return qdb_fetch_ask(sink->clone->fetch, &request, take_position, sink);
 }
 
 /* id of a request for a relation: not 0 for its last piece. */
@@ -329,15 +358,24 @@ take_piece(QdbFetch *fetch, const QdbTransferRequest *request, const QdbTransfer
 	if (answer->length > request->length)
 		return qdb_fetch_fail(fetch, "an answer is too long");
 	relation_path(&request->relation, path);
-	/* Dropped since then: replay knows it too. */
+
+
+	/*
+	 * Dropped since then: replay knows it too.  An interrupted attempt may
+	 * have left more of it than there is now.
+	 */
 	if (answer->status == QDB_TRANSFER_OK &&
-		(!open_file(sink, path, 0) || !write_bytes(sink, answer->data, answer->length, request->offset)))
-		return false;
+		(!open_file(sink, path, 0) ||
+		 (request->offset == sink->begin && ftruncate(sink->fd, (off_t) sink->begin) != 0) ||
+		 !write_bytes(sink, answer->data, answer->length, request->offset)))
+		return qdb_fetch_fail(fetch, "could not write file \"%s\": %m", path);
+	state->piece = request->offset + request->length;
+	state->bytes_done += request->length;
 	if (request->id != 0)
 	{
 		close_file(sink);
 		state->offset += request->id;
-		state->bytes_done += request->offset + request->length;
+		state->piece = sink->begin = 0;
 	}
 	note_progress(sink, request->length);
 	return true;
@@ -347,9 +385,11 @@ take_piece(QdbFetch *fetch, const QdbTransferRequest *request, const QdbTransfer
 static bool
 ask_relation(FileSink *sink, const QdbManifestEntry *entry, uint32 length)
 {
-	QdbTransferRequest request = {.kind = QDB_TRANSFER_RELATION,.relation = entry->relation};
-	uint64		left = entry->size;
+	QdbTransferRequest request = {.kind = QDB_TRANSFER_RELATION,.relation = entry->relation,
+	.offset = sink->skip};
+	uint64		left = entry->size - Min(entry->size, sink->skip);
 
+	sink->skip = 0;
 	do
 	{
 		request.length = Min(Max(left, 1), QDB_TRANSFER_CHUNK);
@@ -359,6 +399,9 @@ ask_relation(FileSink *sink, const QdbManifestEntry *entry, uint32 length)
 		if (!qdb_fetch_ask(sink->clone->fetch, &request, take_piece, sink))
 			return false;
 		request.offset += request.length;
+		sink->asked += request.length;
+		if (sink->asked >= SAVE_BYTES && !ask_position(sink))
+			return false;
 	} while (left > 0);
 	return true;
 }
@@ -398,11 +441,12 @@ fetch_relations(FileSink *sink)
 
 	if (list == NULL || fseeko(list, (off_t) state->offset, SEEK_SET) != 0)
 		return fail_errno(sink->clone, "read file", QDB_CLONE_RELATIONS);
-	sink->done = sink->saved = state->bytes_done;
-	ok = ask_list(sink, list) && qdb_fetch_finish(sink->clone->fetch);
+	sink->done = state->bytes_done;
+	sink->skip = sink->begin = state->piece;
+	ok = ask_position(sink) && ask_list(sink, list) && ask_position(sink) &&
+		qdb_fetch_finish(sink->clone->fetch);
 	FreeFile(list);
 	close_file(sink);
-	qdb_clone_save(sink->clone);
 	return ok;
 }
 
@@ -465,19 +509,10 @@ qdb_clone_files(QdbClone *clone)
 
 	sink->clone = clone;
 	sink->fd = -1;
-	if (!clone->resumed)
-	{
-		clone->state.offset = clone->state.bytes_done = 0;
-		qdb_clone_save(clone);
-	}
 	ok = make_folder(clone, "pg_wal") && make_folder(clone, "pg_tblspc") &&
 		take_manifest(clone, sink);
-	if (ok && !clone->resumed)
-	{
+	if (!clone->resumed)
 		clone->state.bytes_total = clone->info.bytes;
-		clone->resumed = true;
-		qdb_clone_save(clone);
-	}
 	ok = ok && fetch_relations(sink) && fetch_files(sink);
 	close_file(sink);
 	pfree(sink->files.data != NULL ? sink->files.data : palloc(1));

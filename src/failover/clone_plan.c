@@ -4,9 +4,11 @@
  *		WAL, control file and the plan of a clone.
  *
  * Replay starts at the checkpoint that the source made before the first file was
- * copied and has to reach the source's flush position after the last one: the minimum
- * recovery point.  All WAL between is staged too, so that nothing but this disk is
- * needed once the plan counts (I11).
+ * copied and has to reach the source's flush position after the last one.  All WAL
+ * between is staged too, so that nothing but this disk is needed once the plan
+ * counts (I11).  A flush may end in the middle of a record, and what comes after it may
+ * never be written: so the minimum recovery point is the end of the last whole one,
+ * after which no page that was copied can have changed.
  *
  * The plan never takes pg_control away, since a postmaster reads it before it loads
  * any library; the folder "global" is changed file by file therefore, and the
@@ -27,6 +29,7 @@
 #include "catalog/pg_control.h"
 #include "common/file_perm.h"
 #include "failover/clone.h"
+#include "failover/own_wal.h"
 #include "failover/wal_files.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
@@ -41,21 +44,23 @@ typedef struct WalSink
 {
 	QdbClone   *clone;
 	int			fd;
+	TimeLineID	timeline;
 	XLogSegNo	segno;
 } WalSink;
 
 static bool
-open_segment(WalSink *sink, XLogSegNo segno)
+open_segment(WalSink *sink, TimeLineID timeline, XLogSegNo segno)
 {
 	char		name[MAXFNAMELEN];
 	char		path[MAXPGPATH];
 
-	if (sink->fd >= 0 && sink->segno == segno)
+	if (sink->fd >= 0 && sink->segno == segno && sink->timeline == timeline)
 		return true;
 	if (sink->fd >= 0)
 		close(sink->fd);
-	XLogFileName(name, sink->clone->state.timeline, segno, wal_segment_size);
+	XLogFileName(name, timeline, segno, wal_segment_size);
 	snprintf(path, sizeof(path), STAGED_WAL "/%s", name);
+	sink->timeline = timeline;
 	sink->fd = open(path, O_WRONLY | O_CREAT | PG_BINARY | O_CLOEXEC, pg_file_create_mode);
 	sink->segno = segno;
 	/* What follows the last byte is zero. */
@@ -73,7 +78,7 @@ take_wal(QdbFetch *fetch, const QdbTransferRequest *request, const QdbTransferAn
 	if (answer->status != QDB_TRANSFER_OK || answer->length != request->length)
 		return qdb_fetch_fail(fetch, "WAL at %X/%X is not there", LSN_FORMAT_ARGS(request->lsn));
 	XLByteToSeg(request->lsn, segno, wal_segment_size);
-	if (!open_segment(sink, segno))
+	if (!open_segment(sink, request->timeline, segno))
 		return false;
 	errno = 0;
 	if (pg_pwrite(sink->fd, answer->data, answer->length,
@@ -94,7 +99,7 @@ fetch_histories(QdbClone *clone)
 	bool		ok = true;
 	QdbState   *state = qdb_copy_state();
 
-	for (TimeLineID timeline = 2; ok && timeline <= clone->state.timeline; timeline++)
+	for (TimeLineID timeline = 2; ok && timeline <= clone->welcome.timeline; timeline++)
 	{
 		char		name[MAXFNAMELEN];
 		char		path[MAXPGPATH];
@@ -104,7 +109,7 @@ fetch_histories(QdbClone *clone)
 
 		TLHistoryFileName(name, timeline);
 		snprintf(path, sizeof(path), STAGED_WAL "/%s", name);
-		if (timeline == clone->state.timeline ||
+		if (timeline == clone->welcome.timeline ||
 			qdb_history_limit(state, qdb_current_grant(state), timeline, &limit))
 			ok = qdb_fetch_history(clone->fetch, timeline, content, HISTORY_MAX - 1, &length, &gone);
 		content[length] = '\0';
@@ -114,6 +119,43 @@ fetch_histories(QdbClone *clone)
 	pfree(content);
 	pfree(state);
 	return ok;
+}
+
+/* The source's timelines, by the history that is staged; NULL: unreadable. */
+static QdbWalPath *
+open_path(QdbClone *clone)
+{
+	TimeLineID	tip = clone->welcome.timeline;
+	QdbHistory	history = {0};
+	char		name[MAXFNAMELEN];
+	QdbWalPath *path;
+
+	TLHistoryFileName(name, tip);
+	if (tip > 1 && !qdb_history_read_at(psprintf(STAGED_WAL "/%s", name), &history))
+	{
+		(void) qdb_fetch_fail(clone->fetch, "the source's history of timeline %u cannot be read", tip);
+		return NULL;
+	}
+	path = qdb_wal_path(STAGED_WAL, &history, tip);
+	path->system_identifier = clone->welcome.system_identifier;
+	qdb_history_free(&history);
+	return path;
+}
+
+/* WAL between two positions, of each timeline that has some of it. */
+static bool
+fetch_range(QdbClone *clone, const QdbWalPath *path, XLogRecPtr from, XLogRecPtr to, WalSink *sink)
+{
+	for (int i = 0; i < path->nparts; i++)
+	{
+		const QdbTimelinePart *part = &path->parts[i];
+		XLogRecPtr	begin = Max(from, part->begin - part->begin % wal_segment_size);
+		XLogRecPtr	end = Min(to, part->end);
+
+		if (begin < end && !qdb_fetch_wal(clone->fetch, part->timeline, begin, end, take_wal, sink))
+			return false;
+	}
+	return qdb_fetch_finish(clone->fetch);
 }
 
 /*
@@ -126,7 +168,8 @@ qdb_clone_wal(QdbClone *clone)
 {
 	XLogRecPtr	from = clone->state.redo - XLogSegmentOffset(clone->state.redo, wal_segment_size);
 	WalSink		sink = {.clone = clone,.fd = -1};
-	bool		ok = fetch_histories(clone);
+	QdbWalPath *path = fetch_histories(clone) ? open_path(clone) : NULL;
+	bool		ok = path != NULL;
 
 	for (int round = 0; ok && round < CATCH_UP_ROUNDS; round++)
 	{
@@ -135,16 +178,22 @@ qdb_clone_wal(QdbClone *clone)
 			ok = false;
 			break;
 		}
-		if (clone->end.epoch != clone->welcome.epoch || clone->end.timeline != clone->state.timeline)
+		if (clone->end.epoch != clone->welcome.epoch || clone->end.timeline != clone->welcome.timeline)
 			ok = qdb_fetch_fail(clone->fetch, "the source is in another epoch");
-		ok = ok && qdb_fetch_wal(clone->fetch, clone->state.timeline, from, clone->end.flush, take_wal, &sink) &&
-			qdb_fetch_finish(clone->fetch);
+		ok = ok && fetch_range(clone, path, from, clone->end.flush, &sink);
 		if (clone->end.flush - from < (uint64) wal_segment_size && round > 0)
 			break;
 		from = clone->end.flush;
 	}
 	if (sink.fd >= 0)
 		close(sink.fd);
+	if (ok)
+	{
+		clone->min_recovery = qdb_last_record_end(path, clone->state.redo, clone->end.flush);
+		if (clone->min_recovery < clone->state.checkpoint)
+			ok = qdb_fetch_fail(clone->fetch, "the WAL from %X/%X on cannot be read",
+								LSN_FORMAT_ARGS(clone->state.redo));
+	}
 	return ok;
 }
 
@@ -184,7 +233,7 @@ qdb_clone_control(QdbClone *clone)
 	if (control.data.system_identifier != clone->welcome.system_identifier)
 		return qdb_fetch_fail(clone->fetch, "its control file names another system");
 	control.data.state = DB_IN_ARCHIVE_RECOVERY;
-	control.data.minRecoveryPoint = clone->end.flush;
+	control.data.minRecoveryPoint = clone->min_recovery;
 	control.data.minRecoveryPointTLI = clone->end.timeline;
 	control.data.backupStartPoint = InvalidXLogRecPtr;
 	control.data.backupEndPoint = InvalidXLogRecPtr;

@@ -16,6 +16,7 @@
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "failover/own_wal.h"
+#include "miscadmin.h"
 #include "storage/fd.h"
 
 QdbWalPath *
@@ -25,6 +26,7 @@ qdb_wal_path(const char *folder, const QdbHistory *history, TimeLineID tip)
 	XLogRecPtr	begin = 0;
 
 	path->folder = folder;
+	path->system_identifier = GetSystemIdentifier();
 	path->fd = -1;
 	path->parts = palloc0(sizeof(QdbTimelinePart) * (history->nlines + 1));
 	for (int i = 0; i < history->nlines; i++)
@@ -97,7 +99,7 @@ qdb_wal_reader(QdbWalPath *path)
 								path);
 	if (reader == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	reader->system_identifier = GetSystemIdentifier();
+	reader->system_identifier = path->system_identifier;
 	return reader;
 }
 
@@ -137,4 +139,21 @@ qdb_newest_timeline(TimeLineID from)
 		qdb_history_free(&history);
 	}
 	return newest;
+}
+
+XLogRecPtr
+qdb_last_record_end(QdbWalPath *path, XLogRecPtr start, XLogRecPtr limit)
+{
+	XLogReaderState *reader = qdb_wal_reader(path);
+	XLogRecPtr	end = InvalidXLogRecPtr;
+	char	   *message;
+
+	XLogBeginRead(reader, start);
+	while (XLogReadRecord(reader, &message) != NULL && reader->EndRecPtr <= limit)
+	{
+		end = reader->EndRecPtr;
+		CHECK_FOR_INTERRUPTS();
+	}
+	qdb_wal_reader_free(reader);
+	return end;
 }

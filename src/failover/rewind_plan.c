@@ -150,14 +150,9 @@ find_staged_end(QdbRewind *rewind, const QdbWalPath *source)
 {
 	QdbHistory	none = {0};
 	QdbWalPath *path = qdb_wal_path(QDB_REWIND_WAL, &none, rewind->welcome.timeline);
-	XLogReaderState *reader = qdb_wal_reader(path);
-	XLogRecPtr	end = InvalidXLogRecPtr;
-	char	   *message;
+	XLogRecPtr	start = qdb_record_start(source->parts[source->nparts - 1].begin);
+	XLogRecPtr	end = qdb_last_record_end(path, start, rewind->end.flush);
 
-	XLogBeginRead(reader, qdb_record_start(source->parts[source->nparts - 1].begin));
-	while (XLogReadRecord(reader, &message) != NULL && reader->EndRecPtr <= rewind->end.flush)
-		end = reader->EndRecPtr;
-	qdb_wal_reader_free(reader);
 	if (end == InvalidXLogRecPtr)
 		ereport(ERROR, (errmsg("the source's WAL of timeline %u has no record", rewind->welcome.timeline)));
 	return end;

@@ -25,6 +25,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "access/timeline.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "catalog/catalog.h"
@@ -339,39 +340,74 @@ make_manifest(int slot)
 				 errmsg("could not write the manifest: %m")));
 }
 
-/* Is the WAL from the redo point of an interrupted clone still here? */
+/*
+ * Is the WAL from the redo point of an interrupted clone on still here?  The segment in
+ * which timelines change may be there under the name of the newer one only.
+ */
 static bool
-can_resume(XLogRecPtr redo)
+has_wal(XLogRecPtr redo)
 {
+	List	   *history = readTimeLineHistory(GetWALInsertionTimeLine());
+	ListCell   *cell;
 	XLogSegNo	segno;
-	bool		kept;
 
-	if (redo == InvalidXLogRecPtr || redo >= GetRedoRecPtr())
-		return redo != InvalidXLogRecPtr && redo == GetRedoRecPtr();
 	SpinLockAcquire(&MyReplicationSlot->mutex);
 	MyReplicationSlot->data.restart_lsn = redo;
 	SpinLockRelease(&MyReplicationSlot->mutex);
 	ReplicationSlotsComputeRequiredLSN();
-	XLByteToSeg(redo, segno, wal_segment_size);
 	/* After the slot counts: what is there now stays. */
-	kept = XLogGetLastRemovedSegno() < segno;
-	if (kept)
+	XLByteToSeg(redo, segno, wal_segment_size);
+	if (XLogGetLastRemovedSegno() >= segno)
+		return false;
+	foreach(cell, history)
 	{
+		TimeLineHistoryEntry *entry = (TimeLineHistoryEntry *) lfirst(cell);
 		char		path[MAXPGPATH];
 		struct stat st;
 
-		XLogFilePath(path, GetWALInsertionTimeLine(), segno, wal_segment_size);
-		kept = stat(path, &st) == 0;
+		XLogFilePath(path, entry->tli, segno, wal_segment_size);
+		if (entry->begin / wal_segment_size <= segno && stat(path, &st) == 0)
+			return true;
 	}
-	return kept;
+	return false;
+}
+
+static void
+read_checkpoint(QdbManifestInfo *found)
+{
+	bool		crc_ok;
+	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
+
+	if (!crc_ok)
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("could not read the control file")));
+	found->redo = control->checkPointCopy.redo;
+	found->checkpoint = control->checkPoint;
+	found->timeline = control->checkPointCopy.ThisTimeLineID;
+	pfree(control);
+}
+
+/*
+ * A clone that another primary has begun may go on here, but a page on this disk may be
+ * as old as the last restartpoint: not before a checkpoint that began after its redo
+ * point is complete.
+ */
+static bool
+can_resume(XLogRecPtr redo)
+{
+	QdbManifestInfo own;
+
+	if (redo == InvalidXLogRecPtr || redo > GetFlushRecPtr(NULL) || !has_wal(redo))
+		return false;
+	read_checkpoint(&own);
+	if (own.redo < redo)
+		RequestCheckpoint(CHECKPOINT_FORCE | CHECKPOINT_WAIT | CHECKPOINT_IMMEDIATE);
+	return true;
 }
 
 static void
 find_start(int slot, XLogRecPtr resume, uint64 member)
 {
 	char		name[NAMEDATALEN];
-	ControlFileData *control;
-	bool		crc_ok;
 
 	snprintf(name, sizeof(name), "quantadb_clone_%llu_%d", (unsigned long long) member, slot);
 	ReplicationSlotCreate(name, false, RS_TEMPORARY, false);
@@ -388,13 +424,7 @@ find_start(int slot, XLogRecPtr resume, uint64 member)
 	SpinLockRelease(&MyReplicationSlot->mutex);
 	ReplicationSlotsComputeRequiredLSN();
 	RequestCheckpoint(CHECKPOINT_FORCE | CHECKPOINT_WAIT | CHECKPOINT_IMMEDIATE);
-	control = get_controlfile(DataDir, &crc_ok);
-	if (!crc_ok)
-		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("could not read the control file")));
-	info.redo = control->checkPointCopy.redo;
-	info.checkpoint = control->checkPoint;
-	info.timeline = control->checkPointCopy.ThisTimeLineID;
-	pfree(control);
+	read_checkpoint(&info);
 	if (info.timeline != GetWALInsertionTimeLine())
 		ereport(ERROR, (errmsg("the last checkpoint is of another timeline")));
 }
