@@ -9,6 +9,7 @@
 use strict;
 use warnings;
 use ChaosCheck;
+use ChaosDisk;
 use ChaosFault;
 use ChaosLoad;
 use ChaosNet;
@@ -25,17 +26,18 @@ my $lasts = 0.5;
 my ($name, @options) = @ARGV;
 if (!$name || $name eq 'list')
 {
-	print "$_\n" for ChaosScenario::names(net => $> == 0), 'mix';
+	print "$_\n" for ChaosScenario::names(), 'mix';
 	exit 0;
 }
 my %option = (minutes => 1, seed => $$ ^ time, nodes => 3, isolation => 'SERIALIZABLE', map { split(/=/, $_, 2) } @options);
-my (@faults, $net);
-for my $scenario ($name eq 'mix' ? ChaosScenario::names(net => $> == 0) : split(/,/, $name))
+my (@faults, $net, $shim);
+for my $scenario ($name eq 'mix' ? ChaosScenario::names() : split(/,/, $name))
 {
 	my $s = $ChaosScenario::scenarios{$scenario} or die "no scenario \"$scenario\", see \"list\"\n";
 	push @faults, map { { fault => $_, lasts => $s->{lasts} } } @{ $s->{faults} };
 	$option{nodes} = $s->{nodes} if $name ne 'mix' && ($s->{nodes} || 0) > $option{nodes};
 	$net = 1 if ($s->{needs} || '') eq 'net';
+	$shim = 1 if ($s->{needs} || '') eq 'shim';
 }
 if ($net)
 {
@@ -46,9 +48,12 @@ if ($net)
 srand($option{seed});
 note("scenario $name, $option{nodes} nodes, $option{minutes} minutes, seed $option{seed}");
 
-my $c = QuantaCluster->new_cluster(n => $option{nodes}, net => $net, conf => "max_prepared_transactions = 20\n");
+my $here = dirname(abs_path($0));
+my $c = QuantaCluster->new_cluster(n => $option{nodes}, net => $net, conf => "max_prepared_transactions = 20\n",
+	env => $shim ? sub { ChaosDisk::environment(@_, $here) } : undef);
 $c->{net} = $net;
-$c->{chaos} = dirname(abs_path($0));
+$c->{chaos} = $here;
+ChaosDisk::begin($c) if $shim;
 my @clients;
 prepare_load();
 my @events = run_faults();
@@ -92,7 +97,7 @@ sub uri_less { my ($text) = @_; $text =~ s/ /;/g; return $text }
 sub settled
 {
 	my $p = 0;
-	$c->start($_) for grep { !$c->postmaster($_) } $c->all;
+	$c->pg_ctl($_, '-w', '-t', '90', '-l', $c->node($_)->{log}, 'start') for grep { !$c->postmaster($_) } $c->all;
 	for my $i ($c->all)
 	{
 		my $state = $c->state($i);
@@ -111,7 +116,7 @@ sub run_faults
 		my $f = $faults[ int(rand(@faults)) ];
 		my ($function, @args) = @{ $f->{fault} };
 		my $at = time;
-		my ($code) = grep { defined } map { $_->can($function) } qw(ChaosFault ChaosNet);
+		my ($code) = grep { defined } map { $_->can($function) } qw(ChaosFault ChaosNet ChaosDisk);
 		my ($words, $heal) = $code->($c, @args);
 		if (!$words) { sleep 0.5; next }
 		note(sprintf('%.3f %s', $at, $words));

@@ -26,7 +26,8 @@ my @writers;
 
 # ---- construction ----
 
-# new(n => 3): folders and ports only; nothing runs yet.
+# new(n => 3): folders and ports only; nothing runs yet.  env: a sub that is given the
+# cluster and a node's number and returns NAME=VALUE for its server.
 sub new
 {
 	my ($class, %args) = @_;
@@ -46,6 +47,7 @@ sub new
 	}
 	# PostgreSQL does not run as root.
 	run_ok('chown', 'postgres:', $self->{dir}) if $> == 0;
+	$_->{env} = $args{env} ? [ $args{env}->($self, $_) ] : [] for grep { defined } @{ $self->{nodes} };
 	push @clusters, $self;
 	return $self;
 }
@@ -256,7 +258,7 @@ sub pg_ctl
 		open(STDIN, '<', '/dev/null');
 		open(STDOUT, '>>', "$self->{dir}/pg_ctl.log");
 		open(STDERR, '>&', \*STDOUT);
-		exec(@{$node->{enter}}, "$bindir/pg_ctl", '-D', $node->{data}, @args) or POSIX::_exit(127);
+		exec(@{$node->{enter}}, 'env', @{$node->{env}}, "$bindir/pg_ctl", '-D', $node->{data}, @args) or POSIX::_exit(127);
 	}
 	waitpid($pid, 0);
 	return $? == 0;

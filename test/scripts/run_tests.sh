@@ -109,6 +109,7 @@ if [ -z "${QUANTADB_TESTS:-}" ]; then
 	[ -f test/unit/run_raft.sh ] && step unit_raft bash test/unit/run_raft.sh
 	step fuzz_corpus bash test/fuzz/run.sh replay
 	step chaos_check perl -Itest/chaos test/chaos/check.t
+	step chaos_shim perl test/chaos/shim.t
 	step layers bash test/scripts/check_layers.sh
 	step regress regress
 fi
