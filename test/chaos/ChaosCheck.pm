@@ -70,6 +70,22 @@ sub check_set
 	return @anomalies;
 }
 
+# Numbers of a sequence, drawn by inserts: acknowledged ones are there, under the name of who drew
+# them, and none was given out twice.
+sub check_sequence
+{
+	my ($there, @operations) = @_;
+	my @anomalies;
+	for my $op (@operations)
+	{
+		push @anomalies, "twice: a number of the sequence was there for $op->{words}: $op->{result}"
+		  if $op->{status} eq 'fail' && $op->{result} =~ /^23505/;
+		push @anomalies, "lost: number $op->{result} of $op->{words} is " . (defined $there->{ $op->{result} } ? "of $there->{ $op->{result} }" : 'not there')
+		  if $op->{status} eq 'ok' && ($there->{ $op->{result} } || '') ne $op->{words};
+	}
+	return @anomalies;
+}
+
 # Every snapshot shows the whole sum.
 sub check_bank
 {

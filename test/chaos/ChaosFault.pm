@@ -199,8 +199,11 @@ sub ddl
 	my $n = int(rand(1_000_000));
 	my @statements = ("CREATE TABLE d$n (i serial, t text)", "INSERT INTO d$n (t) SELECT repeat('y', 500) FROM generate_series(1, 2000)",
 		"CREATE UNLOGGED TABLE u$n AS SELECT * FROM d$n", "CREATE INDEX ON d$n (t, i)", "DELETE FROM d$n WHERE i % 2 = 0",
-		"VACUUM d$n", "TRUNCATE u$n", "CREATE DATABASE b$n", "ALTER TABLE d$n ALTER t TYPE varchar",
-		"DROP TABLE d$n", "DROP DATABASE b$n", "DROP TABLE u$n");
+		"VACUUM d$n", "TRUNCATE u$n", "CREATE DATABASE b$n",
+		"CREATE TABLESPACE ts$n LOCATION ''", "CREATE TABLE x$n TABLESPACE ts$n AS SELECT * FROM d$n", "ALTER TABLE d$n SET TABLESPACE ts$n",
+		"CREATE SEQUENCE s$n START 100", "SELECT nextval('s$n') FROM generate_series(1, 100)",
+		"BEGIN; INSERT INTO x$n SELECT * FROM d$n; TRUNCATE d$n; PREPARE TRANSACTION 'd$n'", "COMMIT PREPARED 'd$n'", "ALTER TABLE d$n ALTER t TYPE varchar",
+		"DROP TABLE d$n, x$n", "DROP TABLESPACE ts$n", "DROP SEQUENCE s$n", "DROP DATABASE b$n", "DROP TABLE u$n");
 	my $done = 0;
 	for my $sql (@statements)
 	{
@@ -208,7 +211,7 @@ sub ddl
 		last if $code;
 		$done++;
 		# Half of the time the primary dies in the middle.
-		if (rand() < 0.08)
+		if (rand() < 0.05)
 		{
 			$c->kill_all($p);
 			return ("$done DDL statements, then kill -9 of n$p", start_again($c, $p));

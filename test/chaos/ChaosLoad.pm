@@ -28,6 +28,7 @@ our %kinds = (
 	lists => { setup => \&setup_lists, step => \&step_lists },
 	lists_read => { setup => undef, step => \&step_lists_read },
 	register => { setup => \&setup_register, step => \&step_register },
+	sequence => { setup => \&setup_sequence, step => \&step_sequence },
 	two_phase => { setup => \&setup_two_phase, step => \&step_two_phase });
 
 # ---- one connection ----
@@ -219,7 +220,7 @@ sub step_register
 {
 	my ($client) = @_;
 	my $k = 1 + int(rand(REGISTERS));
-	if (rand() < 0.5)
+	if ($client->{node} || rand() < 0.5)
 	{
 		transaction($client, 'BEGIN READ ONLY',
 			sub {
@@ -235,6 +236,17 @@ sub step_register
 				"UPDATE register SET version = version + 1, value = $value WHERE k = $k RETURNING version");
 			return "$rows->[0][0] $value";
 		}, "w $k $value");
+}
+
+sub setup_sequence { return 'CREATE SEQUENCE s', 'CREATE TABLE drawn (x bigint PRIMARY KEY, client text)' }
+
+# A number that was drawn and acknowledged is never drawn again.
+sub step_sequence
+{
+	my ($client) = @_;
+	my $name = "$client->{id}/" . ($client->{sequence} + 1);
+	transaction($client, 'BEGIN',
+		sub { return query($client, "INSERT INTO drawn VALUES (nextval('s'), '$name') RETURNING x")->[0][0] }, $name);
 }
 
 sub setup_two_phase { return 'CREATE TABLE prepared (x bigint PRIMARY KEY)' }

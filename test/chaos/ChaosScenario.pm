@@ -5,7 +5,8 @@
 # and where the defaults do not do:
 #	lasts	seconds that a fault is left alone, on average (0.5)
 #	needs	"net": network namespaces, which need root; "shim": test/chaos/shim.c
-#	nodes	number of nodes (3)
+#	nodes	number of nodes (3); initial: how many there are at the beginning
+#	alone	not in the mix: it changes who belongs to the cluster
 package ChaosScenario;
 
 use strict;
@@ -36,6 +37,18 @@ our %scenarios = (
 	flip_byte => { faults => [ ['flip_byte'], [ kill_all => 'primary' ] ] },
 	ddl => { faults => [ ['ddl'] ] },
 
+	kill_at_promotion => { faults => [ [ kill_at_step => 'promotion' ] ] },
+	kill_at_demotion => { faults => [ [ kill_at_step => 'demotion' ], [ kill_at_step => 'demotion', 'other' ] ] },
+	kill_at_rewind => { faults => [ [ kill_at_step => 'rewind' ] ] },
+	kill_source_of_rewind => { faults => [ [ kill_at_step => 'rewind', 'other' ] ] },
+
+	# members
+	grow_and_kill => { faults => [ ['grow_and_kill'] ], nodes => 5, initial => 3, alone => 1 },
+	roles => { faults => [ ['change_role'] ], nodes => 5, alone => 1 },
+	roles_partition => { faults => [ [ change_role => 'cut' ] ], nodes => 5, needs => 'net', alone => 1 },
+	wipe => { faults => [ ['wipe'] ], alone => 1 },
+	wipe_partition => { faults => [ [ wipe => 'cut' ] ], nodes => 5, needs => 'net', alone => 1 },
+
 	# networks
 	partition_primary => { faults => [ [ isolate => 'primary' ] ], lasts => 5, needs => 'net' },
 	partition_replica => { faults => [ [ isolate => 'replica' ] ], lasts => 3, needs => 'net' },
@@ -61,10 +74,11 @@ our %scenarios = (
 	clock_jump => { faults => [ map { [ clock_jump => @$_ ] } [ any => 3600 ], [ any => -3600 ], [ primary => 30 ], [ primary => -30 ] ],
 		lasts => 2, needs => 'shim' });
 
-# Names that can run here.
+# Names that can run here, all or those of the mix.
 sub names
 {
-	return grep { ($scenarios{$_}{needs} || '') ne 'net' || $> == 0 } sort keys %scenarios;
+	my ($mix) = @_;
+	return grep { !($mix && $scenarios{$_}{alone}) && (($scenarios{$_}{needs} || '') ne 'net' || $> == 0) } sort keys %scenarios;
 }
 
 1;

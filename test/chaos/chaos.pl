@@ -14,6 +14,8 @@ use ChaosFault;
 use ChaosLoad;
 use ChaosNet;
 use ChaosScenario;
+use ChaosSteps;
+use ChaosTrace;
 use Cwd qw(abs_path);
 use File::Basename qw(dirname);
 use QuantaCluster;
@@ -30,12 +32,14 @@ if (!$name || $name eq 'list')
 	exit 0;
 }
 my %option = (minutes => 1, seed => $$ ^ time, nodes => 3, isolation => 'SERIALIZABLE', map { split(/=/, $_, 2) } @options);
-my (@faults, $net, $shim);
-for my $scenario ($name eq 'mix' ? ChaosScenario::names() : split(/,/, $name))
+my (@faults, $net, $shim, $initial, $changes);
+for my $scenario ($name eq 'mix' ? ChaosScenario::names('mix') : split(/,/, $name))
 {
 	my $s = $ChaosScenario::scenarios{$scenario} or die "no scenario \"$scenario\", see \"list\"\n";
 	push @faults, map { { fault => $_, lasts => $s->{lasts} } } @{ $s->{faults} };
 	$option{nodes} = $s->{nodes} if $name ne 'mix' && ($s->{nodes} || 0) > $option{nodes};
+	$initial ||= $s->{initial};
+	$changes ||= $s->{alone};
 	$net = 1 if ($s->{needs} || '') eq 'net';
 	$shim = 1 if ($s->{needs} || '') eq 'shim';
 }
@@ -49,8 +53,15 @@ srand($option{seed});
 note("scenario $name, $option{nodes} nodes, $option{minutes} minutes, seed $option{seed}");
 
 my $here = dirname(abs_path($0));
-my $c = QuantaCluster->new_cluster(n => $option{nodes}, net => $net, conf => "max_prepared_transactions = 20\n",
+my $c = QuantaCluster->new(n => $option{nodes}, net => $net,
+	conf => "max_prepared_transactions = 20\nallow_in_place_tablespaces = on\n",
 	env => $shim ? sub { ChaosDisk::environment(@_, $here) } : undef);
+my $everybody = uri_less($c->conninfo_rw);		# also those who come later
+$c->{n} = $initial if $initial;
+$c->create_first;
+$c->init(1);
+$c->join_copy($_) for 2 .. $c->{n};
+$c->wait_complete;
 $c->{net} = $net;
 $c->{chaos} = $here;
 ChaosDisk::begin($c) if $shim;
@@ -72,10 +83,10 @@ sub prepare_load
 	}
 	$c->sql($p, 'CREATE EXTENSION amcheck');
 	my $id = 1;
-	my @writers = (([ 'unique' ]) x 2, ([ 'bank' ]) x 2, ([ 'lists' ]) x 2, ([ 'register' ]) x 2, [ 'two_phase' ]);
+	my @writers = (([ 'unique' ]) x 2, ([ 'bank' ]) x 2, ([ 'lists' ]) x 2, ([ 'register' ]) x 2, [ 'two_phase' ], [ 'sequence' ]);
 	for my $w (@writers)
 	{
-		push @clients, ChaosLoad::start($c->{dir}, id => $id++, kind => $w->[0], conninfo => uri_less($c->conninfo_rw),
+		push @clients, ChaosLoad::start($c->{dir}, id => $id++, kind => $w->[0], conninfo => $everybody,
 			seed => $option{seed}, isolation => $option{isolation}, pause => 0.01,
 			session => $w->[0] eq 'register' ? ["SET quantadb.read_consistency = 'strict'"] : []);
 	}
@@ -86,6 +97,9 @@ sub prepare_load
 			push @clients, ChaosLoad::start($c->{dir}, id => $id++, kind => $kind, conninfo => uri_less($c->conninfo($i)),
 				node => "n$i", seed => $option{seed}, pause => 0.05);
 		}
+		# Strict reads are promised on every node, and in one order with all others.
+		push @clients, ChaosLoad::start($c->{dir}, id => $id++, kind => 'register', conninfo => uri_less($c->conninfo($i)),
+			node => "n$i", seed => $option{seed}, pause => 0.1, session => ["SET quantadb.read_consistency = 'strict'"]);
 	}
 }
 
@@ -116,7 +130,7 @@ sub run_faults
 		my $f = $faults[ int(rand(@faults)) ];
 		my ($function, @args) = @{ $f->{fault} };
 		my $at = time;
-		my ($code) = grep { defined } map { $_->can($function) } qw(ChaosFault ChaosNet ChaosDisk);
+		my ($code) = grep { defined } map { $_->can($function) } qw(ChaosFault ChaosNet ChaosDisk ChaosSteps);
 		my ($words, $heal) = $code->($c, @args);
 		if (!$words) { sleep 0.5; next }
 		note(sprintf('%.3f %s', $at, $words));
@@ -184,6 +198,9 @@ sub finish
 		'registers' => [ ChaosCheck::check_registers(ChaosCheck::of_kind('register', @operations)) ],
 		'lists' => [ ChaosCheck::check_lists({ map { split(/\|/, $_, 2) } split(/\n/, $c->sql($p, 'SELECT k, v FROM lists')) },
 				$option{isolation}, grep { $_->{kind} =~ /^lists/ } @operations) ],
+		'the sequence' => [ ChaosCheck::check_sequence({ map { split(/\|/, $_, 2) } split(/\n/, $c->sql($p, 'SELECT x, client FROM drawn')) },
+				ChaosCheck::of_kind('sequence', @operations)) ],
+		'the epochs' => [ ChaosTrace::check($changes ? 0 : $c->{n}, map { ("n$_" => [ read_log($_) ]) } $c->all) ],
 		'the journal' => [ ChaosCheck::check_journal(map { [ split(/\|/) ] }
 				split(/\n/, $c->sql($p, 'SELECT epoch, event, node FROM quantadb_journal ORDER BY time'))) ]);
 	for my $what (sort keys %anomalies)
@@ -195,17 +212,25 @@ sub finish
 	equal_nodes($p);
 }
 
+sub read_log
+{
+	my ($i) = @_;
+	open(my $log, '<', $c->node($i)->{log}) or return;
+	return ChaosTrace::read_log("n$i", <$log>);
+}
+
 # Tables, WAL and indexes.
 sub equal_nodes
 {
 	my ($p) = @_;
 	my $digest = join(' UNION ALL ', map { "SELECT '$_' AS name, count(*), md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM $_ t" }
-		  qw(uniq bank lists register prepared)) . ' ORDER BY name';
+		  qw(uniq bank lists register prepared drawn)) . ' ORDER BY name';
 	my $expected = $c->sql($p, $digest);
 	for my $i (grep { $_ != $p } $c->all)
 	{
 		$c->wait_replayed($i, $p);
 		is($c->sql($i, $digest), $expected, "n$i has the tables of n$p");
+		is($c->fingerprint($i), $c->fingerprint($p), '... all that there are');
 		is(different_wal($p, $i), '', "n$i has the WAL of n$p");
 	}
 	for my $i ($c->all)
