@@ -56,7 +56,8 @@ test:
 	@MAKE="$(MAKE)" bash test/scripts/run_tests.sh
 
 check-long:
-	@MAKE="$(MAKE)" bash test/scripts/run_tests.sh long
+	@MAKE="$(MAKE)" SCENARIO=all bash test/scripts/chaos.sh; chaos=$$?; \
+		MAKE="$(MAKE)" bash test/scripts/run_tests.sh long && exit $$chaos
 
 chaos:
 	@MAKE="$(MAKE)" bash test/scripts/chaos.sh
@@ -88,7 +89,7 @@ help:
 	@echo "make demo        three nodes on this machine, the primary killed under load"
 	@echo "make demo-stop   stop and remove them"
 	@echo "make test        everything: unit, layers, regress, clusters"
-	@echo "make check-long  the same and the tests that take long"
+	@echo "make check-long  all scenarios of chaos, the same and the tests that take long"
 	@echo "make chaos       SCENARIO=mix MINUTES=1: faults under load, then a verdict"
 	@echo "make unit        src/core and the Raft node alone"
 	@echo "make layers      who includes whom, which symbols leave"

@@ -203,6 +203,11 @@ sub finish
 		'the epochs' => [ ChaosTrace::check($changes ? 0 : $c->{n}, map { ("n$_" => [ read_log($_) ]) } $c->all) ],
 		'the journal' => [ ChaosCheck::check_journal(map { [ split(/\|/) ] }
 				split(/\n/, $c->sql($p, 'SELECT epoch, event, node FROM quantadb_journal ORDER BY time'))) ]);
+	my @lost = grep { /^lost/ } map { @$_ } values %anomalies;
+	my $others = (map { @$_ } values %anomalies) - @lost;
+	# For the table of chaos.sh.
+	note(join("\t", 'run', $name, $option{minutes} * 60, scalar(@events), scalar(@operations), $count{ok} || 0, scalar(@lost), $others,
+			$c->sql($p, 'SELECT epoch FROM quantadb_status()') - 1, join(',', map { int } @ms)));
 	for my $what (sort keys %anomalies)
 	{
 		my @found = @{ $anomalies{$what} };

@@ -3,9 +3,10 @@
 # chaos.sh
 #	Builds, installs and runs one scenario of test/chaos on real servers.
 #
-# SCENARIO=mix MINUTES=1 NODES=3 SEED=n; SCENARIO=list names them all, SCENARIO=all runs
+# SCENARIO=mix MINUTES=1 RUNS=1 NODES=3 SEED=n; SCENARIO=list names them all, SCENARIO=all runs
 # one after the other.  Closes with the table of what was run; the folder of a run that
-# found something is kept and named.
+# found something is kept and named.  RESULTS=file collects the lines of many tables:
+# test/chaos/table.pl adds them up.
 #
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
@@ -36,16 +37,19 @@ names=$scenario
 [ "$scenario" = all ] && names=$(run list)
 failed=0
 for name in $names; do
-	echo "== $name"
-	run "$name" 2>&1 | tee "$work/$name.log"
-	[ "${PIPESTATUS[0]}" = 0 ] || failed=$((failed + 1))
+	for ((n = 1; n <= ${RUNS:-1}; n++)); do
+		echo "== $name"
+		run "$name" 2>&1 | tee "$work/$name.$n.log"
+		[ "${PIPESTATUS[0]}" = 0 ] || failed=$((failed + 1))
+	done
 done
 echo
-echo "== scenario: faults, operations, outages"
-grep -hE '^# [a-z_0-9,]+: [0-9]+ faults' "$work"/*.log | sed 's/^# //'
+grep -h $'^# run\t' "$work"/*.log >"$work/runs"
+[ -n "${RESULTS:-}" ] && cat "$work/runs" >>"$RESULTS"
+test/chaos/table.pl "$work/runs"
 if [ $failed = 0 ]; then
 	rm -rf "$work"
 else
-	echo "$failed scenarios found something; logs and data are in $work."
+	echo "$failed runs found something; logs and data are in $work."
 	exit 1
 fi
