@@ -30,6 +30,7 @@ QdbEffects	qdb_effects = {
 	.end_of_wal = qdb_end_of_wal,
 	.park_receiver = qdb_park_receiver,
 	.promote = qdb_promote,
+	.promoting = qdb_is_promoting,
 	.promotion_done = qdb_promotion_done,
 	.demote = qdb_demote,
 	.match_history = qdb_match_history,

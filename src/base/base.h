@@ -605,6 +605,12 @@ typedef struct QdbEffects
 	 */
 	int			(*promotion_done) (const QdbGrant *grant, char *why);
 
+	/*
+	 * A promotion was begun in this life of the server and is not over.
+	 * Nothing takes it back but a crash cycle.
+	 */
+	bool		(*promoting) (void);
+
 	/* Makes this server a standby again: never returns when it works. */
 	void		(*demote) (const char *reason);
 

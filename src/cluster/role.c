@@ -360,6 +360,7 @@ take_step(const QdbState *state, bool in_recovery)
 	QdbNodeView view = {
 		.self = qdb_self_boot(),
 		.in_recovery = in_recovery,
+		.promoting = qdb_effects.promoting(),
 		.promised = qdb_shared->promised,
 		.seat_epoch = qdb_shared->seat_epoch,
 		.open_epoch = qdb_shared->open_epoch,

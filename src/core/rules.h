@@ -23,12 +23,15 @@ typedef enum QdbRule
 	QDB_RULE_REPORT_MAJORITY,	/* I6: a majority has reported */
 	QDB_RULE_NAMED_BOOT,		/* I1: the seat belongs to one boot */
 	QDB_RULE_FORK_END,			/* I6: opens only where its report ended */
+	QDB_RULE_OWN_START,			/* a promotion that ended early can be gone on
+								 * from */
 	QDB_RULE_GATE,				/* I8: the epoch record is on a quorum first */
 	QDB_RULE_BOTH_NUMBERS,		/* I13: an open change needs both majorities */
 	QDB_RULE_ONE_CHANGE,		/* I13: one change at a time */
 	QDB_RULE_ACK_NAMES,			/* I5: an ack of another epoch or connection */
 	QDB_RULE_NEVER_BACK,		/* I5: the quorum LSN and its membership */
 	QDB_RULE_TAKE_WAL,			/* I2: only under the promised epoch */
+	QDB_RULE_PROMOTING,			/* I3: a superseded promotion is ended first */
 	QDB_RULE_LEASE_WAIT,		/* I9: no report while a grant lives */
 	QDB_RULE_LEASE_RESTART,		/* I9: also for grants that were forgotten */
 	QDB_RULE_LEASE_DRIFT,		/* I9: two clocks do not run alike */

@@ -5,10 +5,12 @@
  *
  *	state				this node				step
  *	epoch open			not in recovery			stop
+ *	epoch open			promoting				stop
  *	epoch open			in recovery				answer
  *	seated, ours		in recovery				promote
  *	seated, ours		promoted				take the seat, then the gate
  *	seated, another's	not in recovery			stop
+ *	seated, another's	promoting				stop
  *	seated, another's	in recovery				follow
  *
  * Every step may be repeated.  A node whose log is behind its own promise, or
@@ -31,6 +33,20 @@ qdb_grant_is_of(const QdbGrant *grant, const QdbBoot * boot)
 {
 	return grant->holder == boot->member && grant->incarnation == boot->incarnation &&
 		!QDB_KEEPS(QDB_RULE_NAMED_BOOT, grant->boot != boot->boot);
+}
+
+/*
+ * Nobody else can have such WAL: it was written in one boot, and nothing of a
+ * timeline is sent before its epoch record is flushed.  What comes before it is
+ * the log that won the grant, so it holds every commit of an earlier epoch (I7).  If it did
+ * not count, a holder that has replayed it could never be promoted from the fork
+ * again, and where nobody else has as much the cluster would stay closed.
+ */
+bool
+qdb_start_counts(const QdbGrant *grant, const QdbBoot * self)
+{
+	return QDB_KEEPS(QDB_RULE_OWN_START, grant->holder == self->member &&
+					 grant->incarnation == self->incarnation && grant->boot <= self->boot);
 }
 
 bool
@@ -62,6 +78,17 @@ seat_step(const QdbState *state, const QdbNodeView * view, const QdbGrant *grant
 	return QDB_STEP_NONE;
 }
 
+/*
+ * A promotion that was begun for a seat which is superseded now.  Startup would
+ * still end recovery, wherever it is by then: on a timeline of its own, past WAL
+ * that was taken and acknowledged meanwhile, which then counts for nobody.
+ */
+static bool
+ends_recovery(const QdbNodeView * view)
+{
+	return QDB_KEEPS(QDB_RULE_PROMOTING, view->promoting);
+}
+
 QdbNodeStep
 qdb_node_step(const QdbState *state, const QdbNodeView * view)
 {
@@ -76,11 +103,11 @@ qdb_node_step(const QdbState *state, const QdbNodeView * view)
 		/* The seat of this very epoch is ours: a log that is applied again. */
 		if (view->seat_epoch == state->epoch)
 			return QDB_STEP_NONE;
-		return view->in_recovery ? QDB_STEP_ANSWER : QDB_STEP_STOP;
+		return view->in_recovery && !ends_recovery(view) ? QDB_STEP_ANSWER : QDB_STEP_STOP;
 	}
 	if (qdb_grant_is_of(grant, &view->self))
 		return seat_step(state, view, grant);
-	if (!view->in_recovery)
+	if (!view->in_recovery || ends_recovery(view))
 		return QDB_STEP_STOP;
 	/* Ours, of an earlier boot: the leader will open a new epoch (I1). */
 	return grant->holder == view->self.member ? QDB_STEP_NONE : QDB_STEP_FOLLOW;

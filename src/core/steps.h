@@ -21,6 +21,12 @@ typedef struct QdbBoot
 
 extern bool qdb_grant_is_of(const QdbGrant *grant, const QdbBoot * boot);
 
+/*
+ * Does WAL on the grant's timeline count for self without the epoch record?  True for its
+ * holder, in a later boot, whose promotion ended before it wrote the record.
+ */
+extern bool qdb_start_counts(const QdbGrant *grant, const QdbBoot * self);
+
 /* May its reports count, under either number of an open change (I13)? */
 extern bool qdb_counts_as_voter(const QdbState *state, uint64_t member);
 
@@ -42,6 +48,7 @@ typedef struct QdbNodeView
 {
 	QdbBoot		self;
 	bool		in_recovery;
+	bool		promoting;		/* in recovery, and will end it by itself */
 	uint64_t	promised;		/* durable */
 	uint64_t	seat_epoch;		/* its epoch record is written and flushed */
 	uint64_t	open_epoch;

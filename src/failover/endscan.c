@@ -252,6 +252,17 @@ leave_ungranted(QdbEndOfWal *end)
 	return known;
 }
 
+/* The timeline is that of this node's own promotion, which ended before its epoch record. */
+static bool
+is_own_start(const QdbGrant *grant)
+{
+	const QdbIdentity *identity = &qdb_shared->identity;
+	QdbBoot		self = {identity->member, identity->incarnation, identity->boot};
+	char		why[QDB_REASON_SIZE];
+
+	return qdb_start_counts(grant, &self) && qdb_history_fits(grant, why);
+}
+
 /*
  * Moves the end back to the last byte that counts and names its epoch; 0 for
  * WAL older than the cluster.
@@ -289,7 +300,7 @@ find_epoch(const QdbState *state, QdbEndOfWal *end)
 			found = !has_fork_segment(grant->timeline, grant->fork);
 			if (!found)
 				(void) scan_forward(state, grant->timeline, grant->fork, grant, &found);
-			if (found)
+			if (found || is_own_start(grant))
 			{
 				end->epoch = grant->epoch;
 				return true;

@@ -134,6 +134,13 @@ fits_grant(const QdbState *state, const QdbGrant *grant, char *why)
 	return true;
 }
 
+/* From the promote file on; startup removes it when it has noticed. */
+bool
+qdb_is_promoting(void)
+{
+	return RecoveryInProgress() && (PromoteIsTriggered() || qdb_file_exists(PROMOTE_SIGNAL_FILE));
+}
+
 bool
 qdb_promote(const QdbState *state, const QdbGrant *grant, char *why)
 {
@@ -148,7 +155,7 @@ qdb_promote(const QdbState *state, const QdbGrant *grant, char *why)
 		return false;
 	}
 	/* Repeated: startup may be writing the very files that are dropped below. */
-	if (PromoteIsTriggered() || qdb_file_exists(PROMOTE_SIGNAL_FILE))
+	if (qdb_is_promoting())
 		return true;
 	if (!qdb_limits_demanded(why))
 		return false;
@@ -197,8 +204,8 @@ qdb_promote(const QdbState *state, const QdbGrant *grant, char *why)
  * Does the history file of the new timeline say what the grant says?  A timeline
  * without bytes between parent and fork is no difference.
  */
-static bool
-history_fits(const QdbGrant *grant, char *why)
+bool
+qdb_history_fits(const QdbGrant *grant, char *why)
 {
 	QdbHistory	history;
 	bool		fits;
@@ -239,5 +246,5 @@ qdb_promotion_done(const QdbGrant *grant, char *why)
 		snprintf(why, QDB_REASON_SIZE, "promoted to timeline %u instead of %u", timeline, grant->timeline);
 		return -1;
 	}
-	return history_fits(grant, why) ? 1 : -1;
+	return qdb_history_fits(grant, why) ? 1 : -1;
 }

@@ -76,6 +76,40 @@ holder_goes_from_grant_to_gate(void)
 }
 
 static void
+superseded_promotion_is_ended(void)
+{
+	set_up();
+	v.promoting = true;
+	CHECK(step() == QDB_STEP_PROMOTE);
+	s.epoch = 4;
+	s.epoch_open = true;
+	CHECK(step() == QDB_STEP_STOP);
+	v.promoting = false;
+	CHECK(step() == QDB_STEP_ANSWER);
+	s.epoch_open = false;
+	s.grants[s.ngrants++] = (QdbGrant) {.epoch = 4,.timeline = 5,.parent_timeline = 1,.fork = 0x5000,
+		.holder = 2,.incarnation = 101,.boot = 3,.lease_ms = 400};
+	CHECK(step() == QDB_STEP_FOLLOW);
+	v.promoting = true;
+	CHECK(step() == QDB_STEP_STOP);
+}
+
+static void
+own_unfinished_start_counts(void)
+{
+	QdbBoot		self = {1, 100, 8};
+
+	set_up();
+	CHECK(qdb_start_counts(&s.grants[1], &self));
+	self.boot = 6;
+	CHECK(!qdb_start_counts(&s.grants[1], &self));
+	self = (QdbBoot) {1, 101, 8};
+	CHECK(!qdb_start_counts(&s.grants[1], &self));
+	self = (QdbBoot) {2, 100, 8};
+	CHECK(!qdb_start_counts(&s.grants[1], &self));
+}
+
+static void
 writable_without_the_seat_stops(void)
 {
 	set_up();
@@ -266,6 +300,8 @@ static const struct
 	void		(*run) (void);
 }			tests[] = {
 	{"step_holder_goes_from_grant_to_gate", holder_goes_from_grant_to_gate},
+	{"step_superseded_promotion_is_ended", superseded_promotion_is_ended},
+	{"own_unfinished_start_counts", own_unfinished_start_counts},
 	{"step_writable_without_the_seat_stops", writable_without_the_seat_stops},
 	{"step_later_boot_of_the_holder_waits", later_boot_of_the_holder_waits},
 	{"step_the_past_is_left_alone", the_past_is_left_alone},
