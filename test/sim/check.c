@@ -31,6 +31,47 @@ node_of_member(uint64 member)
 	return NULL;
 }
 
+/* ---- I13: one change at a time ---- */
+
+static void
+check_membership(const QdbCommand *command, const QdbState *state)
+{
+	SimGhost   *ghost = &sim.ghost;
+
+	if (command->type == QDB_CMD_INIT && ghost->membership == 0)
+		ghost->membership = state->membership;
+	else if (state->membership == ghost->membership + 1)
+	{
+		if (ghost->change_open)
+			sim_violation("I13", "membership %" PRIu64 " begins before the one before is closed", state->membership);
+		if (state->epoch_open)
+			sim_violation("I13", "membership %" PRIu64 " begins while an epoch is open", state->membership);
+		ghost->membership = state->membership;
+		ghost->change_open = true;
+	}
+	else if (state->membership == ghost->membership && command->type == QDB_CMD_MEMBERSHIP_CLOSE)
+		ghost->change_open = false;
+}
+
+/* ---- I9: no seat while an older one's lease lives ---- */
+
+static void
+check_leases(const QdbGrant *grant)
+{
+	for (int i = 0; i < sim.nnodes; i++)
+		if (!sim.nodes[i]->clock_sane)
+			return;
+	for (int i = 0; i < sim.nnodes; i++)
+	{
+		SimNode    *node = sim.nodes[i];
+
+		if (node->server_up && node->shared->open_epoch != 0 && node->shared->open_epoch < grant->epoch &&
+			sim_lease_alive(node) && !sim.ghost.was_wiped)
+			sim_violation("I9", "epoch %" PRIu64 " has a seat while the lease of %s in epoch %" PRIu64 " lives",
+						  grant->epoch, node->host, node->shared->open_epoch);
+	}
+}
+
 /* ---- I1: one grant an epoch, one writer a timeline ---- */
 
 void
@@ -44,8 +85,7 @@ sim_check_applied(SimNode * node, const QdbCommand *command, QdbResult result, c
 	if (sim.trace && command->type != QDB_CMD_NOTE)
 		sim_trace(node, "applies command %d, epoch %" PRIu64 ", membership %" PRIu64 "%s", command->type,
 				  state->epoch, state->membership, state->change_open ? " open" : "");
-	if (state->change_open && command->type == QDB_CMD_MEMBER_ROLE)
-		sim_check_written(NULL, 0);
+	check_membership(command, state);
 	if (command->type != QDB_CMD_SEAT)
 		return;
 	grant = qdb_current_grant(state);
@@ -59,6 +99,7 @@ sim_check_applied(SimNode * node, const QdbCommand *command, QdbResult result, c
 				sim_violation("I1", "timeline %u is given to epochs %" PRIu64 " and %" PRIu64,
 							  grant->timeline, e, grant->epoch);
 		*known = *grant;
+		check_leases(grant);
 	}
 	else if (known->holder != grant->holder || known->boot != grant->boot ||
 			 known->timeline != grant->timeline || known->fork != grant->fork)
@@ -152,6 +193,7 @@ sim_check_commit(SimNode * node, uint32 index, uint32 id, uint64 epoch, bool asy
 	have = count_holders(state, false, index, id, &voters);
 	if (have < voters / 2 + 1 && !sim.ghost.was_wiped && !sim.ghost.was_async)
 		sim_violation("I5", "%s acknowledges a commit at %u that %d of %d voters have", node->host, index, have, voters);
+	sim_trace(node, "acknowledges the commit at %u", index);
 	sim.ghost.acks++;
 	sim.ghost.committed[index] = id;
 	sim.ghost.committed_epoch[index] = epoch;
@@ -179,6 +221,7 @@ sim_check_read(SimNode * node, uint32 n, uint32 acked, const char *how)
 		}
 	if (!sane)
 		return;
+	sim_trace(node, "strict read (%s) of %u records, %u acknowledged before", how, n, acked);
 	sim.ghost.reads++;
 	for (uint32 i = 0; i < n; i++)
 	{

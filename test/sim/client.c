@@ -8,9 +8,9 @@
  */
 #include "sim.h"
 
-#define WRITE_US		(8 * SIM_MS)
-#define READ_US			(20 * SIM_MS)
-#define POLL_US			(4 * SIM_MS)
+#define WRITE_US		(10 * SIM_MS)
+#define READ_US			(50 * SIM_MS)
+#define POLL_US			(6 * SIM_MS)
 
 static SimNode *
 any_node(void)
@@ -27,17 +27,6 @@ may_write(SimNode * node)
 
 	sim_enter(node);
 	result = !node->in_recovery && node->image->may_write();
-	sim_enter(NULL);
-	return result;
-}
-
-static bool
-lease_alive(SimNode * node)
-{
-	bool		result;
-
-	sim_enter(node);
-	result = node->server_up && node->image->lease_alive();
 	sim_enter(NULL);
 	return result;
 }
@@ -98,7 +87,7 @@ sim_released(SimNode * node)
 static void
 finish_primary_read(SimNode * node, uint64 n, uint64 acked)
 {
-	if (!node->stopped && lease_alive(node))
+	if (!node->stopped && sim_lease_alive(node))
 		sim_check_read(node, (uint32) n, (uint32) acked, "primary");
 }
 
@@ -121,18 +110,20 @@ followed_epoch(const SimNode * node)
 
 /* On a replica, as src/api/strict.c does it. */
 static void
-poll_read(SimNode * node, uint64 k, uint64 unused)
+poll_read(SimNode * node, uint64 k, uint64 serial)
 {
 	SimRead    *read = &sim.readers[k];
 	const QdbShared *shared = node->shared;
 	bool		valid;
 
-	if (!read->used || read->life != node->life || sim.now_us > read->deadline_us || !node->in_recovery)
+	if (!read->used || read->serial != serial)
+		return;
+	if (read->life != node->life || sim.now_us > read->deadline_us || !node->in_recovery)
 	{
 		read->used = false;
 		return;
 	}
-	sim_later(POLL_US, poll_read, node, k, 0);
+	sim_later(POLL_US, poll_read, node, k, serial);
 	if (node->stopped)
 		return;
 	if (read->step != 1 && shared->read_answered < read->ticket)
@@ -196,11 +187,11 @@ read_something(SimNode * unused, uint64 a, uint64 b)
 			continue;
 		sim.readers[k] = (SimRead)
 		{
-			.used = true,.node = node->index,.life = node->life,
-				.acked = sim.ghost.ncommitted,.deadline_us = sim.now_us + SIM_SECOND
+			.used = true,.serial = ++sim.next_serial,.life = node->life,
+				.acked = sim.ghost.ncommitted,.deadline_us = sim.now_us + 200 * SIM_MS
 		};
 		draw_ticket(node, &sim.readers[k]);
-		sim_later(POLL_US, poll_read, node, k, 0);
+		sim_later(POLL_US, poll_read, node, k, sim.readers[k].serial);
 		return;
 	}
 }

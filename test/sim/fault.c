@@ -17,7 +17,7 @@ sim_plan_profile(void)
 
 	memset(p, 0, sizeof(*p));
 	p->voters = sim_chance(75) ? 3 : sim_chance(70) ? 5 : 1 + (int) sim_below(4);
-	p->length_us = 2 * SIM_SECOND + sim_below(3 * SIM_SECOND);
+	p->length_us = SIM_SECOND + sim_below(2500 * SIM_MS);
 	p->crashes = sim_chance(80);
 	p->power_loss = sim_chance(50);
 	p->partitions = sim_chance(60);
@@ -27,6 +27,14 @@ sim_plan_profile(void)
 	p->wild_clocks = sim_chance(5);
 	p->disks = sim_chance(20);
 	p->held_replay = sim_chance(20);
+	p->moves = sim_chance(30);
+	p->members = sim_chance(30);
+	p->spares = p->members && sim_chance(70) ? 1 + (int) sim_below(2) : 0;
+	p->spares = Min(p->spares, SIM_MAX_NODES - p->voters);
+	p->wipes = p->voters >= 3 && sim_chance(15);
+	p->clones = sim_chance(15);
+	p->async = sim_chance(5);
+	p->force = p->moves && sim_chance(10);
 }
 
 static SimNode *
@@ -62,6 +70,12 @@ start(SimNode * node, uint64 unused, uint64 unused2)
 	sim_server_start(node);
 }
 
+static bool
+may_wipe(const SimNode * node)
+{
+	return sim.profile.wipes && node->disk.member && sim.ghost.wiped == 0;
+}
+
 static void
 crash(SimNode * node)
 {
@@ -87,6 +101,12 @@ crash(SimNode * node)
 		sim_trace(node, "is shut down");
 		node->shutdown = true;
 		sim_process_wake(node, 0);
+		return;
+	}
+	if (power && may_wipe(node))
+	{
+		sim.ghost.wiped++;
+		sim_node_wipe(node);
 		return;
 	}
 	sim_server_kill(node, power);
@@ -185,6 +205,22 @@ change_disk(SimNode * node)
 		node->fsync_us = sim_chance(50) ? 0 : sim_below(80 * SIM_MS);
 }
 
+/* Its data is to be copied anew; or the primary lacks the WAL that it needs. */
+static void
+ask_for_clone(SimNode * node)
+{
+	if (!node->server_up || !node->in_recovery)
+		return;
+	if (sim_chance(50))
+	{
+		if (!node->resync.running)
+			sim_resync_start(node, QDB_RESYNC_CLONE);
+		return;
+	}
+	sim_trace(node, "the primary lacks its WAL");
+	node->wal_removed = true;
+}
+
 /* ---- the stream of faults ---- */
 
 static void
@@ -224,6 +260,8 @@ next_fault(SimNode * unused, uint64 a, uint64 b)
 				change_disk(pick());
 			if (p->held_replay)
 				pick()->replay_held = true;
+			if (p->clones)
+				ask_for_clone(pick());
 			break;
 	}
 }
@@ -249,6 +287,8 @@ sim_heal(void)
 		node->disk.full = false;
 		node->fsync_us = 0;
 		node->replay_held = false;
+		if (node->server_up)
+			sim_replay_soon(node);
 		sim_set_clock(node, 1.0, 0);
 		sim_server_start(node);
 	}

@@ -124,8 +124,10 @@ has_epoch_record(const SimLog * log, uint32 from, uint32 n, TimeLineID timeline)
 
 /* As find_epoch in src/failover/endscan.c. */
 static void
-find_epoch(const SimLog * log, const QdbState *state, QdbEndOfWal *end)
+find_epoch(const SimLog * log, const QdbState *state, const QdbIdentity *identity, QdbEndOfWal *end)
 {
+	QdbBoot		self = {identity->member, identity->incarnation, identity->boot};
+
 	for (;;)
 	{
 		const QdbGrant *grant = qdb_grant_of_timeline(state, end->timeline);
@@ -149,7 +151,8 @@ find_epoch(const SimLog * log, const QdbState *state, QdbEndOfWal *end)
 		}
 		if (end->end > grant->fork)
 		{
-			if (has_epoch_record(log, sim_index(grant->fork), n, grant->timeline))
+			if (has_epoch_record(log, sim_index(grant->fork), n, grant->timeline) ||
+				qdb_start_counts(grant, &self))
 			{
 				end->epoch = grant->epoch;
 				return;
@@ -183,13 +186,16 @@ sim_end_of_wal(const QdbState *state, QdbEndOfWal *end, char *why)
 	end->timeline = log->n > 0 ? log->rec[log->n - 1].timeline : 1;
 	end->replayed = sim_lsn(node->applied);
 	end->replayed_timeline = sim_replay_timeline(node);
-	if (SIM_KEEPS(SIM_RULE_TRUE_REPORT))
+	if (node->fsync_us > 0)
+		sim_process_wait(node->fsync_us);
+	log->written = log->flushed = log->n;	/* I6 */
+	if (!SIM_KEEPS(SIM_RULE_TRUE_REPORT))
 	{
-		if (node->fsync_us > 0)
-			sim_process_wait(node->fsync_us);
-		log->written = log->flushed = log->n;	/* I6 */
+		/* A position in shared memory, which falls back at a restart. */
+		end->end = end->replayed;
+		end->timeline = end->replayed_timeline;
 	}
-	find_epoch(log, state, end);
+	find_epoch(log, state, &node->shared->identity, end);
 	return true;
 }
 

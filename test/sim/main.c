@@ -10,6 +10,7 @@
  */
 #include "sim.h"
 
+#include <malloc.h>
 #include <time.h>
 
 bool		qdb_rule_off[SIM_NRULES];
@@ -59,6 +60,9 @@ main(int argc, char **argv)
 		else
 			n = strtoull(argv[i], NULL, 10);
 	}
+	/* Memory goes from one schedule to the next without the kernel. */
+	mallopt(M_MMAP_THRESHOLD, 1 << 30);
+	mallopt(M_TRIM_THRESHOLD, 1 << 30);
 	sim_images_load(argv[1], SIM_MAX_NODES);
 	if (one != 0)
 	{

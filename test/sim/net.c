@@ -175,7 +175,7 @@ fail_now(SimNode * node, uint64 i, uint64 serial)
 	c->state = QDB_CHANNEL_FAILED;
 	if (c->error == 0)
 		c->error = ECONNRESET;
-	sim_process_wake(c->owner, 50);
+	sim_process_wake(c->owner, SIM_WAKE_US);
 }
 
 /* The other side has gone: this one hears of it after what was sent before. */
@@ -246,7 +246,7 @@ come_up(SimNode * node, uint64 i, uint64 serial)
 	if (c->serial != serial || c->state != QDB_CHANNEL_CONNECTING)
 		return;
 	c->state = QDB_CHANNEL_UP;
-	sim_process_wake(c->owner, 50);
+	sim_process_wake(c->owner, SIM_WAKE_US);
 }
 
 static void
@@ -277,7 +277,7 @@ try_connect(SimNode * node, uint64 i, uint64 serial)
 		c->other = in;
 		c->other_serial = in->serial;
 		door->waiting[door->nwaiting++] = in;
-		sim_process_wake(target, 50);
+		sim_process_wake(target, SIM_WAKE_US);
 		sim_at(200, come_up, node, i, serial);
 	}
 }
@@ -311,7 +311,7 @@ arrive(SimNode * node, uint64 i, uint64 serial)
 	frame = take(&c->pipe, place);
 	if (frame != NULL)
 		put(&c->inbox, frame);
-	sim_process_wake(node, 50);
+	sim_process_wake(node, SIM_WAKE_US);
 }
 
 bool

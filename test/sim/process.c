@@ -165,6 +165,23 @@ copy_words(void *to, const void *from, size_t n)
 		((uint8 *) to)[i] = ((const uint8 *) from)[i];
 }
 
+/*
+ * Puts a process's static memory back.  Most of it is zero at the beginning and
+ * stays so: blocks that were not touched need only be read.
+ */
+static void
+__attribute__((no_sanitize("address")))
+reset_image(SimImage * image)
+{
+	uint64	   *data = (uint64 *) image->data;
+	const uint64 *pristine = (const uint64 *) image->pristine;
+	size_t		n = image->size / 8;
+
+	for (size_t i = 0; i < n; i++)
+		if (data[i] != pristine[i])
+			data[i] = pristine[i];
+}
+
 static void *
 find_symbol(void *handle, const char *name)
 {
@@ -363,7 +380,7 @@ sim_process_start(SimNode * node, int64 delay_us)
 	SimProcess *process = &node->coordinator;
 
 	free_all(node);
-	copy_words(node->image->data, node->image->pristine, node->image->size);
+	reset_image(node->image);
 	*node->image->shared = node->shared;
 	process->alive = true;
 	process->started = process->runnable = false;
@@ -410,6 +427,18 @@ sim_process_exit(bool cycle)
 		sim_later(10 * SIM_MS, start_again, node, 0, 0);
 	leave_process(&node->coordinator, true);
 	abort();
+}
+
+bool
+sim_lease_alive(SimNode * node)
+{
+	SimNode    *before = sim.current;
+	bool		alive;
+
+	sim_enter(node);
+	alive = node->server_up && !node->in_recovery && node->image->lease_alive();
+	sim_enter(before);
+	return alive;
 }
 
 /* ---- clocks ---- */

@@ -169,7 +169,7 @@ set_up(void)
 	sim.current = NULL;
 	sim_plan_profile();
 	qdb_priority = 100;
-	qdb_heartbeat_ms = 20 + 10 * (int) sim_below(4);
+	qdb_heartbeat_ms = 20 + 10 * (int) sim_below(3);
 	sim.nnodes = sim.profile.voters + sim.profile.spares;
 	for (int i = 0; i < SIM_MAX_NODES; i++)
 		set_up_node(sim.nodes[i], false);
@@ -181,6 +181,7 @@ set_up(void)
 	}
 	sim_clients_begin();
 	sim_faults_begin();
+	sim_operators_begin();
 }
 
 bool

@@ -13,9 +13,12 @@
 
 static void replay(SimNode * node, uint64 unused, uint64 unused2);
 
-static void
-replay_soon(SimNode * node)
+void
+sim_replay_soon(SimNode * node)
 {
+	if (node->replaying || node->applied >= node->disk.log.n)
+		return;
+	node->replaying = true;
 	sim_later(300 + sim_below(3 * SIM_MS), replay, node, 0, 0);
 }
 
@@ -26,6 +29,7 @@ replay(SimNode * node, uint64 unused, uint64 unused2)
 	SimLog	   *log = &node->disk.log;
 	int			n = 1 + (int) sim_below(12);
 
+	node->replaying = false;
 	if (!node->in_recovery)
 		return;
 	for (; n > 0 && node->applied < log->n && !node->replay_held; n--)
@@ -41,7 +45,8 @@ replay(SimNode * node, uint64 unused, uint64 unused2)
 	}
 	else if (sim_chance(5) && node->applied <= log->flushed)
 		node->disk.min_recovery = Max(node->disk.min_recovery, node->applied);
-	replay_soon(node);
+	if (!node->replay_held)
+		sim_replay_soon(node);
 }
 
 static void
@@ -63,12 +68,14 @@ sim_server_start(SimNode * node)
 		return;
 	node->life++;
 	node->machine_up = node->server_up = true;
-	node->shutdown = false;
+	node->shutdown = node->wal_removed = false;
 	sim_apply_plan(node);
+	/* What PostgreSQL does before it reads any WAL after a crash. */
+	disk->log.written = disk->log.flushed = disk->log.n;
 	memset(node->shared, 0, sizeof(QdbShared));
 	node->in_recovery = true;
 	node->timeline = 0;
-	node->promoting = node->frozen = node->flushing = false;
+	node->promoting = node->frozen = node->flushing = node->replaying = false;
 	node->applied = Min(disk->redo, disk->log.n);
 	node->released = 0;
 	node->seen_open = 0;
@@ -83,7 +90,7 @@ sim_server_start(SimNode * node)
 			  disk->log.n, disk->log.flushed, disk->redo, disk->min_recovery);
 	sim_process_start(node, sim_below(5 * SIM_MS));
 	sim_receiver_begin(node);
-	replay_soon(node);
+	sim_replay_soon(node);
 	sim_later(sim_below(SIM_SECOND), checkpoint, node, 0, 0);
 }
 
@@ -153,6 +160,7 @@ sim_node_wipe(SimNode * node)
 {
 	sim_server_kill(node, true);
 	sim_trace(node, "disk lost");
+	node->lost = node->disk.identity;
 	sim_raft_disk_clear(&node->disk.raft);
 	memset(&node->disk, 0, sizeof(node->disk));
 	memset(node->data, 0, sizeof(node->data));
@@ -225,6 +233,12 @@ promote(const QdbState *state, const QdbGrant *grant, char *why)
 	return true;
 }
 
+static bool
+promoting(void)
+{
+	return sim.current->in_recovery && sim.current->promoting;
+}
+
 static int
 promotion_done(const QdbGrant *grant, char *why)
 {
@@ -266,12 +280,14 @@ static void
 end_blocking_queries(void)
 {
 	sim.current->replay_held = false;
+	sim_replay_soon(sim.current);
 }
 
 QdbEffects	qdb_effects = {
 	.end_of_wal = sim_end_of_wal,
 	.park_receiver = park_receiver,
 	.promote = promote,
+	.promoting = promoting,
 	.promotion_done = promotion_done,
 	.demote = demote,
 	.match_history = sim_match_history,

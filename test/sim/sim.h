@@ -44,7 +44,7 @@ typedef enum SimRule
 	SIM_RULE_MATCH = QDB_NCORE_RULES,	/* I3: histories are compared before
 										 * WAL is taken */
 	SIM_RULE_DURABLE_PROMISE,	/* I2: a promise survives a crash */
-	SIM_RULE_TRUE_REPORT,		/* I6: what is reported is fsynced */
+	SIM_RULE_TRUE_REPORT,		/* I6: a report is a scan to the true end */
 	SIM_RULE_FLUSHED_ONLY,		/* I4: only flushed WAL is sent */
 	SIM_RULE_FORGET_ACKS,		/* I11: acks are forgotten before a clone */
 	SIM_RULE_WIPED_VOTER,		/* I11, I16: who lost its disk votes no more */
@@ -240,6 +240,8 @@ struct SimNode
 	bool		wal_removed;	/* refuses streams for want of WAL */
 
 	SimDisk		disk;
+	QdbIdentity lost;			/* of a disk that was lost */
+	uint64		joining;		/* incarnation it joins with; 0: it does not */
 
 	/* Shared memory and processes of the server. */
 	QdbShared  *shared;
@@ -247,6 +249,7 @@ struct SimNode
 	TimeLineID	timeline;		/* it writes on; 0 in recovery */
 	uint32		applied;		/* records */
 	uint32		data[SIM_MAX_RECORDS];	/* ids that its data pages have */
+	bool		replaying;		/* an event for it is queued */
 	bool		replay_held;	/* a query is in the way */
 	bool		promoting;
 	QdbGrant	promote_grant;
@@ -278,12 +281,12 @@ typedef struct SimWrite
 }			SimWrite;
 
 #define SIM_MAX_WRITES		64
-#define SIM_MAX_READS		16
+#define SIM_MAX_READS		4
 
 typedef struct SimRead
 {
 	bool		used;
-	int			node;
+	uint64		serial;
 	uint32		life;
 	int			step;
 	uint64		ticket;
@@ -303,6 +306,9 @@ typedef struct SimGhost
 	uint32		acks;
 	uint32		reads;
 	uint32		opened;			/* seats that opened */
+	uint64		membership;
+	bool		change_open;
+	int			wiped;			/* disks lost */
 	bool		forced;			/* loss was allowed */
 	bool		was_async;
 	bool		was_wiped;
@@ -334,6 +340,7 @@ typedef struct SimProfile
 	bool		force;
 	bool		async;
 	bool		wipes;
+	bool		clones;
 	bool		held_replay;
 }			SimProfile;
 
@@ -361,6 +368,9 @@ typedef struct SimWorld
 	SimWrite	writes[SIM_MAX_WRITES];
 	SimRead		readers[SIM_MAX_READS];
 }			SimWorld;
+
+/* From an event to the turn that handles it: what comes together is handled together. */
+#define SIM_WAKE_US			(100 + sim_below(900))
 
 extern SimWorld sim;
 extern bool qdb_rule_off[];
@@ -398,6 +408,9 @@ extern void sim_process_exit(bool cycle) pg_attribute_noreturn();
 extern void sim_enter(SimNode * node);	/* image calls from outside of it */
 extern int64 sim_node_time(const SimNode * node);
 extern int64 sim_node_unix(const SimNode * node);
+
+/* Would this node answer a strict read now? */
+extern bool sim_lease_alive(SimNode * node);
 extern void sim_set_clock(SimNode * node, double rate, int64 jump_us);
 
 /* ---- net.c ---- */
@@ -418,6 +431,7 @@ extern void sim_server_start(SimNode * node);	/* boots */
 /* power: what is not flushed goes. */
 extern void sim_server_kill(SimNode * node, bool power);
 extern void sim_server_cycle(SimNode * node);	/* a crash cycle */
+extern void sim_replay_soon(SimNode * node);
 extern void sim_node_wipe(SimNode * node);
 
 /* ---- log.c ---- */
@@ -467,5 +481,8 @@ extern void sim_plan_profile(void);
 extern void sim_set_member(QdbMember *member, int index, uint64 id, uint64 incarnation);
 extern void sim_faults_begin(void);
 extern void sim_heal(void);
+
+/* ---- operator.c ---- */
+extern void sim_operators_begin(void);
 
 #endif							/* QDB_SIM_H */

@@ -15,7 +15,7 @@
 #define MAX_CONNECTIONS		64
 #define MAX_MESSAGES		64		/* under way, one direction */
 #define BATCH				12
-#define TICK_US				(5 * SIM_MS)
+#define TICK_US				(8 * SIM_MS)
 #define STREAMER_TICK_US	(20 * SIM_MS)
 #define RETRY_US			(20 * SIM_MS)
 #define GREETING_US			(100 * SIM_MS)
@@ -596,6 +596,7 @@ write_wal(SimNode * node, const Message * wal)
 		log->written = Max(log->written, i + 1);
 		r->written = i + 1;
 	}
+	sim_replay_soon(node);
 	if (!r->flushing && r->written > r->flushed)
 	{
 		r->flushing = true;
@@ -634,6 +635,14 @@ receiver_tick(SimNode * node, uint64 unused, uint64 unused2)
 	sim_later(TICK_US + sim_below(TICK_US), receiver_tick, node, 0, 0);
 	if (!node->in_recovery || node->stopped)
 		return;
+	if (node->wal_removed && target_valid(node))
+	{
+		/* What the refusal of the primary's streamer says. */
+		disconnect(node, true);
+		node->wal_removed = false;
+		strlcpy(node->shared->receiver_refusal, "WAL has been removed; re-clone this node", QDB_REASON_SIZE);
+		return;
+	}
 	if (r->parking)
 		disconnect(node, true);
 	else if (r->state == SIM_LINK_NONE)

@@ -1,0 +1,251 @@
+/*-------------------------------------------------------------------------
+ *
+ * operator.c
+ *		What people and scripts do to a cluster: promote, change roles, add,
+ *		remove, replace a lost node, pause, switch the durability.
+ *
+ * Everything goes through the mailbox of some node, as the SQL functions do it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "sim.h"
+
+#include <raft.h>
+
+#define JOIN_US		(60 * SIM_MS)
+
+static uint64 next_incarnation;
+
+/* Any server whose coordinator knows a cluster. */
+static SimNode *
+any_server(void)
+{
+	for (int i = 0; i < 8; i++)
+	{
+		SimNode    *node = sim.nodes[sim_below(sim.nnodes)];
+
+		if (node->server_up && !node->stopped && node->shared->state.epoch != 0)
+			return node;
+	}
+	return NULL;
+}
+
+static const QdbMember *
+any_member(const QdbState *state)
+{
+	return state->nmembers == 0 ? NULL : &state->members[sim_below(state->nmembers)];
+}
+
+static void
+set_value(SimNode * node, const char *name, const char *value)
+{
+	QdbCommand	command = {.type = QDB_CMD_SETTING};
+
+	strlcpy(command.node, name, sizeof(command.node));
+	strlcpy(command.value, value, sizeof(command.value));
+	(void) sim_request(node, &command);
+}
+
+static void
+change_role(SimNode * node)
+{
+	const QdbState *state = &node->shared->state;
+	const QdbMember *member = any_member(state);
+	QdbCommand	command = {.type = QDB_CMD_MEMBER_ROLE};
+
+	if (member == NULL)
+		return;
+	command.member.id = member->id;
+	command.membership = state->membership;
+	if (sim_chance(15))
+		command.type = QDB_CMD_MEMBER_REMOVE;
+	else if (member->role == QDB_ROLE_VOTER)
+		command.member.role = QDB_ROLE_REPLICA;
+	else
+	{
+		command.member.role = QDB_ROLE_LEARNER;
+		command.flag = sim_chance(60);
+	}
+	sim_trace(node, "is asked to %s member %llu", command.type == QDB_CMD_MEMBER_REMOVE ? "remove" : "change",
+			  (unsigned long long) member->id);
+	(void) sim_request(node, &command);
+}
+
+static void
+promote(SimNode * node)
+{
+	const QdbMember *member = any_member(&node->shared->state);
+	bool		force = sim.profile.force && sim_chance(30);
+
+	if (member == NULL)
+		return;
+	sim_trace(node, "is asked to promote %s%s", member->name, force ? " by force" : "");
+	if (sim_request_promote(node, member->name, force) && force)
+		sim.ghost.forced = true;
+}
+
+/* ---- a node joins ---- */
+
+/* The data of the open primary, up to what a quorum has. */
+static bool
+copy_data(SimNode * node)
+{
+	for (int i = 0; i < sim.nnodes; i++)
+	{
+		SimNode    *source = sim.nodes[i];
+		SimDisk    *disk = &node->disk;
+		uint32		n = source->disk.log.flushed;
+
+		if (source == node || !source->server_up || source->seat_epoch == 0 ||
+			source->shared->open_epoch != source->seat_epoch || source->shared->state.epoch != source->seat_epoch ||
+			pg_atomic_read_u64(&source->shared->quorum_lsn) < sim_lsn(n) ||
+			sim_is_cut(node->index, i) || sim_is_cut(i, node->index))
+			continue;
+		disk->log.n = disk->log.written = disk->log.flushed = n;
+		memcpy(disk->log.rec, source->disk.log.rec, sizeof(SimRecord) * n);
+		disk->redo = source->disk.redo;
+		disk->min_recovery = n;
+		for (uint32 k = 0; k < n; k++)
+			node->data[k] = disk->log.rec[k].id;
+		return true;
+	}
+	return false;
+}
+
+static void
+become_member(SimNode * node, uint64 id, uint64 incarnation, uint64 boot)
+{
+	SimDisk    *disk = &node->disk;
+
+	if (!copy_data(node))
+		return;
+	disk->wiped = false;
+	disk->member = true;
+	strlcpy(disk->identity.cluster_id, "00000000-0000-4000-8000-000000000001", QDB_CLUSTER_ID_SIZE);
+	snprintf(disk->identity.name, sizeof(disk->identity.name), "n%llu", (unsigned long long) id);
+	disk->identity.member = id;
+	disk->identity.system_identifier = 7;
+	disk->identity.incarnation = incarnation;
+	disk->identity.boot = boot;
+	sim_raft_disk_begin(&disk->raft, id);
+	node->joining = 0;
+	sim_trace(node, "is member %llu now, with %u records", (unsigned long long) id, disk->log.n);
+	sim_server_start(node);
+}
+
+static const QdbMember *
+find_incarnation(const QdbState *state, uint64 incarnation)
+{
+	for (uint32 i = 0; i < state->nmembers; i++)
+		if (state->members[i].incarnation == incarnation)
+			return &state->members[i];
+	return NULL;
+}
+
+static void
+join_step(SimNode * node, uint64 unused, uint64 unused2)
+{
+	SimNode    *other = any_server();
+	const QdbState *state;
+	const QdbMember *member;
+	QdbCommand	command = {.type = QDB_CMD_TOKEN_ADD};
+
+	if (node->joining == 0)
+		return;
+	sim_at(JOIN_US, join_step, node, 0, 0);
+	if (other == NULL)
+		return;
+	if (!SIM_KEEPS(SIM_RULE_WIPED_VOTER) && node->lost.member != 0)
+	{
+		become_member(node, node->lost.member, node->lost.incarnation, node->lost.boot + 100);
+		return;
+	}
+	state = &other->shared->state;
+	member = find_incarnation(state, node->joining);
+	if (member != NULL)
+	{
+		become_member(node, member->id, member->incarnation, 0);
+		return;
+	}
+	if (node->lost.member != 0 && qdb_member_by_id(state, node->lost.member) != NULL)
+	{
+		command.type = QDB_CMD_MEMBER_REMOVE;
+		command.member.id = node->lost.member;
+		command.membership = state->membership;
+		(void) sim_request(other, &command);
+		return;
+	}
+	command.token.id = sim_random() | 1;
+	command.token.role = sim_chance(80) ? QDB_ROLE_VOTER : QDB_ROLE_REPLICA;
+	command.token.expires_us = SIM_UNIX * 2;
+	(void) sim_request(other, &command);
+	command.type = QDB_CMD_MEMBER_ADD;
+	sim_set_member(&command.member, node->index, state->next_member_id, node->joining);
+	(void) sim_request(other, &command);
+}
+
+static void
+replace_lost(void)
+{
+	for (int i = 0; i < sim.nnodes; i++)
+	{
+		SimNode    *node = sim.nodes[i];
+
+		if (node->joining != 0 || node->disk.member || !(node->disk.wiped || sim_chance(20)))
+			continue;
+		node->joining = ++next_incarnation;
+		sim_at(JOIN_US, join_step, node, 0, 0);
+	}
+}
+
+/* ---- the stream of wishes ---- */
+
+static void
+next_wish(SimNode * unused, uint64 a, uint64 b)
+{
+	const		SimProfile *p = &sim.profile;
+	SimNode    *node = any_server();
+
+	sim_at(100 * SIM_MS + sim_below(500 * SIM_MS), next_wish, NULL, 0, 0);
+	if (node == NULL)
+		return;
+	if (sim.healed)
+	{
+		if (!node->shared->state.settings.auto_failover)
+			set_value(node, "auto_failover", "on");
+		return;
+	}
+	replace_lost();
+	switch (sim_below(5))
+	{
+		case 0:
+		case 1:
+			if (p->moves)
+				promote(node);
+			break;
+		case 2:
+			if (p->members)
+				change_role(node);
+			break;
+		case 3:
+			if (p->moves && sim_chance(40))
+				set_value(node, "auto_failover", sim_chance(50) ? "off" : "on");
+			break;
+		case 4:
+			if (p->async)
+			{
+				bool		async = sim_chance(50);
+
+				set_value(node, "durability", async ? "async" : "quorum");
+				sim.ghost.was_async = sim.ghost.was_async || async;
+			}
+			break;
+	}
+}
+
+void
+sim_operators_begin(void)
+{
+	next_incarnation = 1000;
+	sim_at(500 * SIM_MS + sim_below(500 * SIM_MS), next_wish, NULL, 0, 0);
+}
