@@ -564,7 +564,8 @@ rule_close_change(Scene *scene, QdbAction *action)
 {
 	const QdbState *state = scene->state;
 
-	if (!state->change_open || scene->holder == NULL ||
+	/* While an epoch is open the last holder may still say so. */
+	if (!state->change_open || scene->grant == NULL || scene->holder == NULL ||
 		scene->holder->closed_membership != state->membership)
 		return false;
 	action->kind = QDB_ACT_CLOSE_CHANGE;	/* I13 */

@@ -154,7 +154,7 @@ sim_check_ack(SimNode * node, const SimNode * source, uint32 n)
 /* ---- I5: a commit is on a majority ---- */
 
 static int
-count_holders(const QdbState *state, bool previous, uint32 index, uint32 id, int *voters)
+count_under(const QdbState *state, bool previous, uint32 index, uint32 id, int *voters)
 {
 	int			have = 0;
 
@@ -171,6 +171,19 @@ count_holders(const QdbState *state, bool previous, uint32 index, uint32 id, int
 			have++;
 	}
 	return have;
+}
+
+/* Under an open change, what the number before counted is still as good. */
+static bool
+is_on_quorum(const QdbState *state, uint32 index, uint32 id, int *have, int *voters)
+{
+	*have = count_under(state, false, index, id, voters);
+	if (*have > *voters / 2)
+		return true;
+	if (!state->change_open)
+		return false;
+	*have = count_under(state, true, index, id, voters);
+	return *have > *voters / 2;
 }
 
 void
@@ -190,8 +203,7 @@ sim_check_commit(SimNode * node, uint32 index, uint32 id, uint64 epoch, bool asy
 	if (sim.ghost.committed[index] != 0 && sim.ghost.committed[index] != id && !loss_allowed())
 		sim_violation("I7", "a commit of epoch %" PRIu64 " is acknowledged at %u, where one of epoch %" PRIu64 " was",
 					  epoch, index, sim.ghost.committed_epoch[index]);
-	have = count_holders(state, false, index, id, &voters);
-	if (have < voters / 2 + 1 && !sim.ghost.was_wiped && !sim.ghost.was_async)
+	if (!is_on_quorum(state, index, id, &have, &voters) && !sim.ghost.was_wiped && !sim.ghost.was_async)
 		sim_violation("I5", "%s acknowledges a commit at %u that %d of %d voters have", node->host, index, have, voters);
 	sim_trace(node, "acknowledges the commit at %u", index);
 	sim.ghost.acks++;
@@ -283,8 +295,7 @@ check_opening(SimNode * node, uint64 epoch)
 			sim_violation("I12", "the data pages of %s have a change at %u that its WAL does not have", node->host, i);
 			return;
 		}
-	have = count_holders(state, false, record, log->rec[record].id, &voters);
-	if (have < voters / 2 + 1 && !sim.ghost.was_wiped)
+	if (!is_on_quorum(state, record, log->rec[record].id, &have, &voters) && !sim.ghost.was_wiped)
 		sim_violation("I8", "%s opens epoch %" PRIu64 ", its epoch record is on %d of %d voters", node->host,
 					  epoch, have, voters);
 }

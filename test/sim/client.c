@@ -238,15 +238,17 @@ sim_request(SimNode * node, const QdbCommand *command)
 	return true;
 }
 
+/* About a node: promote it (value: by force), remove it, give it a role. */
 bool
-sim_request_promote(SimNode * node, const char *name, bool force)
+sim_request_named(SimNode * node, QdbRequestKind kind, const char *name, int64 value)
 {
 	QdbRequest *request = node->server_up ? free_slot(node) : NULL;
 
 	if (request == NULL)
 		return false;
-	request->kind = QDB_REQ_PROMOTE;
-	request->flag = force;
+	request->kind = kind;
+	request->flag = value != 0;
+	request->number = value;
 	strlcpy(request->text, name, sizeof(request->text));
 	request->state = QDB_REQUEST_FILLED;
 	sim_process_wake(node, 50);

@@ -31,7 +31,8 @@ sim_plan_profile(void)
 	p->members = sim_chance(30);
 	p->spares = p->members && sim_chance(70) ? 1 + (int) sim_below(2) : 0;
 	p->spares = Min(p->spares, SIM_MAX_NODES - p->voters);
-	p->wipes = p->voters >= 3 && sim_chance(15);
+	/* Whose loss leaves a majority: nobody takes votes away meanwhile. */
+	p->wipes = p->voters >= 3 && !p->members && sim_chance(30);
 	p->clones = sim_chance(15);
 	p->async = sim_chance(5);
 	p->force = p->moves && sim_chance(10);

@@ -49,26 +49,16 @@ set_value(SimNode * node, const char *name, const char *value)
 static void
 change_role(SimNode * node)
 {
-	const QdbState *state = &node->shared->state;
-	const QdbMember *member = any_member(state);
-	QdbCommand	command = {.type = QDB_CMD_MEMBER_ROLE};
+	const QdbMember *member = any_member(&node->shared->state);
+	bool		remove = sim_chance(20);
+	int			role;
 
 	if (member == NULL)
 		return;
-	command.member.id = member->id;
-	command.membership = state->membership;
-	if (sim_chance(15))
-		command.type = QDB_CMD_MEMBER_REMOVE;
-	else if (member->role == QDB_ROLE_VOTER)
-		command.member.role = QDB_ROLE_REPLICA;
-	else
-	{
-		command.member.role = QDB_ROLE_LEARNER;
-		command.flag = sim_chance(60);
-	}
-	sim_trace(node, "is asked to %s member %llu", command.type == QDB_CMD_MEMBER_REMOVE ? "remove" : "change",
-			  (unsigned long long) member->id);
-	(void) sim_request(node, &command);
+	role = member->role == QDB_ROLE_VOTER ? QDB_ROLE_REPLICA : QDB_ROLE_VOTER;
+	sim_trace(node, "is asked to %s member %llu", remove ? "remove" : role == QDB_ROLE_VOTER ? "let vote" :
+			  "take the vote from", (unsigned long long) member->id);
+	(void) sim_request_named(node, remove ? QDB_REQ_REMOVE : QDB_REQ_ROLE, member->name, role);
 }
 
 static void
@@ -80,7 +70,7 @@ promote(SimNode * node)
 	if (member == NULL)
 		return;
 	sim_trace(node, "is asked to promote %s%s", member->name, force ? " by force" : "");
-	if (sim_request_promote(node, member->name, force) && force)
+	if (sim_request_named(node, QDB_REQ_PROMOTE, member->name, force) && force)
 		sim.ghost.forced = true;
 }
 
@@ -169,10 +159,7 @@ join_step(SimNode * node, uint64 unused, uint64 unused2)
 	}
 	if (node->lost.member != 0 && qdb_member_by_id(state, node->lost.member) != NULL)
 	{
-		command.type = QDB_CMD_MEMBER_REMOVE;
-		command.member.id = node->lost.member;
-		command.membership = state->membership;
-		(void) sim_request(other, &command);
+		(void) sim_request_named(other, QDB_REQ_REMOVE, qdb_member_by_id(state, node->lost.member)->name, 0);
 		return;
 	}
 	command.token.id = sim_random() | 1;

@@ -464,7 +464,7 @@ extern void sim_released(SimNode * node);
 
 /* Through the mailbox of a node, as a backend does; false: no room. */
 extern bool sim_request(SimNode * node, const QdbCommand *command);
-extern bool sim_request_promote(SimNode * node, const char *name, bool force);
+extern bool sim_request_named(SimNode * node, QdbRequestKind kind, const char *name, int64 value);
 
 /* ---- check.c ---- */
 extern void sim_check_node(SimNode * node);

@@ -166,6 +166,12 @@ table_of_members(void)
 	CHECK(decide() == QDB_ACT_NONE);
 	v.peers[0].closed_membership = s.membership;
 	CHECK(decide() == QDB_ACT_CLOSE_CHANGE);
+	/* The last holder still says so when an epoch is open. */
+	s.epoch_open = true;
+	s.epoch++;
+	CHECK(decide() != QDB_ACT_CLOSE_CHANGE);
+	s.epoch_open = false;
+	s.epoch--;
 	close_change();
 	APPLY(QDB_OK);
 	CHECK(decide() == QDB_ACT_PROMOTE_LEARNER && qdb_failover_decide(&s, &v).member == 3);
