@@ -22,7 +22,7 @@
 
 #include "api/sql.h"
 
-#define MAX_COLUMNS		20
+#define MAX_COLUMNS		24
 
 PG_FUNCTION_INFO_V1(qdb_sql_status);
 PG_FUNCTION_INFO_V1(qdb_sql_nodes);
@@ -199,6 +199,7 @@ qdb_sql_nodes(PG_FUNCTION_ARGS)
 		add_text(&row, node->progress.step);
 		add_known(&row, node->progress.step[0] != '\0' ? (int64) node->progress.done : -1);
 		add_known(&row, node->progress.total != 0 ? (int64) node->progress.total : -1);
+		add_known(&row, node->kept_bytes);
 		put_row(fcinfo, &row);
 	}
 	return (Datum) 0;

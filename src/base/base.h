@@ -61,6 +61,7 @@ extern int64 qdb_max_lag_bytes; /* of quantadb.max_replica_lag; -1 off */
 extern int64 qdb_max_lag_us;
 extern int	qdb_clone_rate_kb;	/* per second; 0: unlimited */
 extern int	qdb_lost_wal_limit_mb;	/* of WAL kept below quantadb/lost */
+extern int	qdb_wal_retention_limit_mb; /* of WAL kept for members */
 extern int	qdb_debug_apply_stop;	/* point at which the application of
 									 * staged work dies; -1: none */
 
@@ -262,6 +263,7 @@ typedef struct QdbPeerStatus
 	char		state[16];		/* as quantadb_nodes shows it */
 	char		why_not[QDB_REASON_SIZE];	/* empty: may become primary */
 	QdbProgress progress;
+	XLogRecPtr	needs;			/* WAL from here on; 0 unknown */
 } QdbPeerStatus;
 
 /*
@@ -329,6 +331,14 @@ typedef enum QdbNodeState
 	QDB_NODE_STANDBY,			/* resynchronising, not eligible */
 	QDB_NODE_FENCED				/* seat without a live lease, or not open yet */
 } QdbNodeState;
+
+/* What the slot of the streamer does. */
+typedef enum QdbKeepMode
+{
+	QDB_KEEP_ALL,				/* it stays where it is: nothing is known yet */
+	QDB_KEEP_MEMBERS,			/* it moves up to keep_from */
+	QDB_KEEP_NOTHING			/* there is none */
+}			QdbKeepMode;
 
 /* How the last rewind ended that did not lead to the crash cycle. */
 typedef struct QdbRewindStatus
@@ -435,6 +445,11 @@ typedef struct QdbShared
 	char		why_not[QDB_REASON_SIZE];	/* coordinator, under mutex */
 	XLogRecPtr	wal_end;		/* last scanned or streamed end; coordinator,
 								 * under mutex */
+
+	int			keep_mode;		/* QdbKeepMode; coordinator, under mutex */
+	XLogRecPtr	keep_from;		/* coordinator, under mutex */
+	XLogRecPtr	kept_from;		/* where the slot is, 0 none; streamer, under
+								 * mutex */
 
 	QdbRewindStatus rewind;		/* resync worker, under mutex */
 	QdbProgress progress;		/* of this node; who resynchronises, under

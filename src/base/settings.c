@@ -45,6 +45,7 @@ int64		qdb_max_lag_bytes = -1;
 int64		qdb_max_lag_us = -1;
 int			qdb_clone_rate_kb = 0;
 int			qdb_lost_wal_limit_mb = 1024;
+int			qdb_wal_retention_limit_mb = 4096;
 int			qdb_debug_apply_stop = -1;
 
 static const struct config_enum_entry consistency_options[] = {
@@ -69,7 +70,7 @@ typedef struct OwnedSetting
 								 * overridden */
 }			OwnedSetting;
 
-#define KEEP_WAL_MB		1024
+#define KEEP_WAL			"1GB"
 #define MIN_SENDERS		32
 
 static const OwnedSetting owned_settings[] = {
@@ -323,6 +324,10 @@ qdb_define_settings(void)
 	DefineCustomIntVariable("quantadb.lost_wal_limit", "Most WAL that is kept of what rewinds and trims have thrown away.",
 							"Summaries are kept without.", &qdb_lost_wal_limit_mb, 1024, 0, MAX_KILOBYTES,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("quantadb.wal_retention_limit", "Most WAL that is kept for members that lack it.",
+							"A member that lacks more gets its data anew.",
+							&qdb_wal_retention_limit_mb, 4096, 64, MAX_KILOBYTES,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomIntVariable("quantadb.debug_apply_stop", "Kills the postmaster at this point of staged work.",
 							"Three points a step: before, in the middle, after. For tests.",
 							&qdb_debug_apply_stop, -1, -1, INT_MAX, PGC_SIGHUP,
@@ -379,7 +384,13 @@ qdb_own_settings(void)
 		else
 			SetConfigOption(owned->name, owned->value, PGC_POSTMASTER, PGC_S_OVERRIDE);
 	}
-	raise_to("wal_keep_size", wal_keep_size_mb, KEEP_WAL_MB);
+
+	/*
+	 * For nodes that are no members yet, unless the configuration says
+	 * otherwise.
+	 */
+	if (wal_keep_size_mb == 0)
+		SetConfigOption("wal_keep_size", KEEP_WAL, PGC_POSTMASTER, PGC_S_DYNAMIC_DEFAULT);
 }
 
 bool

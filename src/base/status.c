@@ -122,6 +122,7 @@ fill_node(QdbNodeStatus *node, const QdbStatus *status, const QdbMember *member,
 	node->seen_ago_us = -1;
 	node->lag_bytes = -1;
 	node->lag_us = -1;
+	node->kept_bytes = -1;
 	if (node->self)
 	{
 		node->connected = true;
@@ -152,6 +153,23 @@ fill_node(QdbNodeStatus *node, const QdbStatus *status, const QdbMember *member,
 			strlcpy(node->why_not, "is not connected", sizeof(node->why_not));
 	}
 	node->eligible = (node->why_not[0] == '\0');
+}
+
+/* What a member needs is kept from there on, or from where the slot is. */
+static void
+fill_kept(QdbStatus *status, const QdbPeerStatus *peers, XLogRecPtr kept_from)
+{
+	for (int i = 0; i < status->nnodes; i++)
+	{
+		QdbNodeStatus *node = &status->nodes[i];
+		const QdbPeerStatus *peer = find_peer(peers, node->member->id);
+		XLogRecPtr	from = kept_from;
+
+		if (!node->self)
+			from = peer != NULL && peer->needs != InvalidXLogRecPtr ? Max(kept_from, peer->needs) : InvalidXLogRecPtr;
+		if (from != InvalidXLogRecPtr && kept_from != InvalidXLogRecPtr)
+			node->kept_bytes = status->wal_end > from ? (int64) (status->wal_end - from) : 0;
+	}
 }
 
 /* How far each node is behind the primary, as this node can know it. */
@@ -198,7 +216,7 @@ current_primary(const QdbState *state)
 
 /* Copies the short fields and the streams. */
 static void
-copy_short_fields(QdbStatus *status, QdbStreamStatus *streams, char *why_not)
+copy_short_fields(QdbStatus *status, QdbStreamStatus *streams, char *why_not, XLogRecPtr *kept_from)
 {
 	SpinLockAcquire(&qdb_shared->mutex);
 	status->fenced = qdb_shared->fenced;
@@ -212,6 +230,7 @@ copy_short_fields(QdbStatus *status, QdbStreamStatus *streams, char *why_not)
 	status->raft_last_index = qdb_shared->raft_last_index;
 	status->wal_end = qdb_shared->wal_end;
 	status->progress = qdb_shared->progress;
+	*kept_from = qdb_shared->kept_from;
 	memcpy(why_not, qdb_shared->why_not, QDB_REASON_SIZE);
 	memcpy(streams, qdb_shared->streams, sizeof(qdb_shared->streams));
 	SpinLockRelease(&qdb_shared->mutex);
@@ -228,6 +247,7 @@ qdb_collect_status(void)
 	size_t		nlive = 0;
 	char		why_not[QDB_REASON_SIZE];
 	uint64		lease_until;
+	XLogRecPtr	kept_from;
 	int64		now;
 
 	status->state = qdb_copy_state();
@@ -236,7 +256,7 @@ qdb_collect_status(void)
 	status->self = qdb_shared->member ? qdb_shared->identity.member : 0;
 	memcpy(peers, qdb_shared->peers, sizeof(qdb_shared->peers));
 	LWLockRelease(qdb_shared->state_lock);
-	copy_short_fields(status, streams, why_not);
+	copy_short_fields(status, streams, why_not, &kept_from);
 	strlcpy(status->why_not, why_not, sizeof(status->why_not));
 
 	status->in_recovery = RecoveryInProgress();
@@ -263,6 +283,7 @@ qdb_collect_status(void)
 			live[nlive++] = member->id;
 	}
 	fill_lags(status, streams);
+	fill_kept(status, peers, kept_from);
 	if (status->member && status->nnodes > 0)
 	{
 		status->majority = qdb_is_majority(status->state, live, nlive);

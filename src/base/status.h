@@ -28,6 +28,8 @@ typedef struct QdbNodeStatus
 	bool		eligible;
 	char		why_not[QDB_REASON_SIZE];
 	QdbProgress progress;
+	int64		kept_bytes;		/* of WAL that this node keeps for it, self:
+								 * for all; -1 unknown */
 } QdbNodeStatus;
 
 /* A consistent enough picture: each part is copied under its own lock. */

@@ -363,6 +363,7 @@ take_turn(void)
 	qdb_leader_turn();
 	qdb_certificates_turn();
 	qdb_watch_turn();
+	qdb_retention_turn();
 	qdb_ladder_turn();
 	qdb_clone_turn();
 	update_address();

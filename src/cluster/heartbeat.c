@@ -103,6 +103,7 @@ put_heartbeat(QdbWriter *w, uint8 flags, uint64 lease_epoch, int64 lease_sent)
 	qdb_put_string(w, qdb_node_state_text(qdb_shared->node_state));
 	qdb_put_string(w, qdb_co.why_not);
 	put_progress(w);
+	qdb_put_u64(w, qdb_own_redo());
 	qdb_put_u64(w, qdb_shared->promised);
 	qdb_put_u64(w, qdb_shared->open_epoch);
 	qdb_put_u64(w, heard == 0 ? NEVER : (uint64) Max(qdb_co.now_us - heard, 0));
@@ -192,6 +193,7 @@ qdb_receive_heartbeat(QdbPeer *peer, const QdbFrame *frame)
 	qdb_get_string(&r, new.progress.step, sizeof(new.progress.step));
 	new.progress.done = qdb_get_u64(&r);
 	new.progress.total = qdb_get_u64(&r);
+	new.redo = qdb_get_u64(&r);
 	new.promised = qdb_get_u64(&r);
 	new.gate_epoch = qdb_get_u64(&r);
 	age = qdb_get_u64(&r);
@@ -232,6 +234,7 @@ qdb_publish_peers(void)
 		strlcpy(status->state, peer->state, sizeof(status->state));
 		strlcpy(status->why_not, peer->why_not, sizeof(status->why_not));
 		status->progress = peer->progress;
+		status->needs = peer->needs;
 	}
 	LWLockRelease(qdb_shared->state_lock);
 }

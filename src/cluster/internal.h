@@ -128,6 +128,12 @@ extern void qdb_set_problem(const char *problem);
 /* Ends queries that hold up replay, now and then. */
 extern void qdb_clear_replay(void);
 
+/* ---- retention.c ---- */
+extern void qdb_retention_turn(void);
+
+/* Where this node's last complete checkpoint begins; 0 unknown. */
+extern XLogRecPtr qdb_own_redo(void);
+
 /* ---- watch.c ---- */
 extern void qdb_watch_turn(void);
 

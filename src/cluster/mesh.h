@@ -43,6 +43,7 @@ typedef struct QdbPeer
 	char		state[16];
 	char		why_not[QDB_REASON_SIZE];
 	QdbProgress progress;
+	XLogRecPtr	redo;			/* of its last checkpoint; 0 unknown */
 	bool		able;
 	uint64		promised;
 	uint64		gate_epoch;
@@ -50,6 +51,10 @@ typedef struct QdbPeer
 	int32		limits[QDB_NLIMITS];
 	uint32		ncaught_up;
 	uint64		caught_up[QDB_MAX_MEMBERS];
+
+	/* retention.c */
+	XLogRecPtr	needs;			/* WAL from here on; 0 unknown */
+	bool		released;		/* the journal says that it is not kept */
 
 	/* Lease that it granted to us. */
 	uint64		lease_epoch;

@@ -46,6 +46,7 @@ put_nodes(StringInfo body, const QdbStatus *status)
 		qdb_put_flag(body, "eligible", node->eligible);
 		qdb_put_text(body, "why_not", node->why_not);
 		put_progress(body, &node->progress);
+		qdb_put_known(body, "wal_kept_bytes", node->kept_bytes);
 		appendStringInfoChar(body, '}');
 	}
 	appendStringInfoChar(body, ']');

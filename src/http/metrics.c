@@ -182,6 +182,13 @@ put_nodes(StringInfo out, const QdbStatus *status)
 			put_sample(out, "replication_lag_seconds", "node", status->nodes[i].member->name,
 					   status->nodes[i].lag_us / 1e6);
 	}
+	put_family(out, "wal_kept_bytes", "gauge", "WAL that this node keeps for a member; for itself: for all.");
+	for (int i = 0; i < status->nnodes; i++)
+	{
+		if (status->nodes[i].kept_bytes >= 0)
+			put_sample(out, "wal_kept_bytes", "node", status->nodes[i].member->name,
+					   status->nodes[i].kept_bytes);
+	}
 	put_family(out, "resync_done_bytes", "gauge", "How far a clone or rewind of a member has come.");
 	for (int i = 0; i < status->nnodes; i++)
 	{

@@ -437,6 +437,7 @@ take_turn(const WaitEvent *events, int n)
 	qdb_count_and_release();
 	more = serve_streams(now);
 	qdb_walsnd_keep_latch(qdb_seat.epoch != 0);
+	qdb_retain_turn(now);
 
 	show_due |= n > 0 || more;
 	stale |= qdb_wait_set_stale || epoch != qdb_seat.epoch;

@@ -137,6 +137,9 @@ extern void qdb_walsnd_update(const QdbStream *stream, int64 now);
 /* Sees to it that XLogFlush wakes us, through one entry. */
 extern void qdb_walsnd_keep_latch(bool wanted);
 
+/* ---- retain.c ---- */
+extern void qdb_retain_turn(int64 now);
+
 /* ---- release.c ---- */
 extern void qdb_count_and_release(void);
 

@@ -14,6 +14,7 @@
 #include "core/failover.h"
 #include "core/frame.h"
 #include "core/plan.h"
+#include "core/retain.h"
 #include "core/rewind.h"
 #include "core/quorum.h"
 #include "core/state.h"
@@ -872,6 +873,28 @@ segments_change_as_their_sizes_say(void)
 }
 
 static void
+wal_is_kept_for_the_slowest(void)
+{
+	uint64_t	needs[3] = {500, 300, 400};
+
+	CHECK(qdb_retain_from(needs, 3, 1000, 900) == 300);
+	CHECK(qdb_retain_from(needs, 3, 1000, 600) == 400);
+	CHECK(qdb_retain_from(needs, 0, 1000, 600) == 1000);
+	/* Not heard yet: only the limit lets go. */
+	needs[1] = 0;
+	CHECK(qdb_retain_from(needs, 3, 1000, 2000) == 0);
+	CHECK(qdb_retain_from(needs, 3, 1000, 600) == 400);
+
+	CHECK(qdb_retain_needs(0, 0, false, 0) == 0);
+	CHECK(qdb_retain_needs(0, 70, false, 0) == 70);
+	CHECK(qdb_retain_needs(50, 70, true, 60) == 70);
+	/* One that went away keeps what it needed; past a fork, from the fork on. */
+	CHECK(qdb_retain_needs(50, 70, false, 60) == 50);
+	CHECK(qdb_retain_needs(70, 70, false, 60) == 60);
+	CHECK(qdb_retain_needs(70, 0, true, 60) == 70);
+}
+
+static void
 ladder_ends_at_a_clone(void)
 {
 	QdbLadder	ladder = {.now_us = 10};
@@ -964,6 +987,7 @@ static const Test tests[] = {
 	TEST(fork_is_the_end_of_the_common_history),
 	TEST(replay_starts_before_what_either_side_needs),
 	TEST(segments_change_as_their_sizes_say),
+	TEST(wal_is_kept_for_the_slowest),
 	TEST(ladder_ends_at_a_clone),
 };
 
