@@ -5,7 +5,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "tableam/internal.h"
+#include "tableam/change.h"
 
 #include "access/heaptoast.h"
 #include "access/xloginsert.h"
@@ -147,78 +147,6 @@ relation_estimate_size(Relation rel, int32 *attr_widths, BlockNumber *pages, dou
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), \
 			 errmsg("access method quantadb does not support %s yet", what)))
 
-static IndexFetchTableData *
-index_fetch_begin(Relation rel)
-{
-	NOT_SUPPORTED("indexes");
-	return NULL;
-}
-
-static void
-index_fetch_reset(IndexFetchTableData *data)
-{
-}
-
-static bool
-index_fetch_tuple(IndexFetchTableData *scan, ItemPointer tid, Snapshot snapshot,
-				  TupleTableSlot *slot, bool *call_again, bool *all_dead)
-{
-	NOT_SUPPORTED("indexes");
-	return false;
-}
-
-static bool
-tuple_fetch_row_version(Relation rel, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot)
-{
-	NOT_SUPPORTED("access by TID");
-	return false;
-}
-
-static void
-tuple_get_latest_tid(TableScanDesc scan, ItemPointer tid)
-{
-	NOT_SUPPORTED("access by TID");
-}
-
-static bool
-tuple_satisfies_snapshot(Relation rel, TupleTableSlot *slot, Snapshot snapshot)
-{
-	NOT_SUPPORTED("access by TID");
-	return false;
-}
-
-static TransactionId
-index_delete_tuples(Relation rel, TM_IndexDeleteOp *delstate)
-{
-	NOT_SUPPORTED("indexes");
-	return InvalidTransactionId;
-}
-
-static TM_Result
-tuple_delete(Relation rel, ItemPointer tid, CommandId cid, Snapshot snapshot, Snapshot crosscheck,
-			 bool wait, TM_FailureData *tmfd, bool changing_part)
-{
-	NOT_SUPPORTED("DELETE");
-	return TM_Ok;
-}
-
-static TM_Result
-tuple_update(Relation rel, ItemPointer otid, TupleTableSlot *slot, CommandId cid, Snapshot snapshot,
-			 Snapshot crosscheck, bool wait, TM_FailureData *tmfd, LockTupleMode *lockmode,
-			 bool *update_indexes)
-{
-	NOT_SUPPORTED("UPDATE");
-	return TM_Ok;
-}
-
-static TM_Result
-tuple_lock(Relation rel, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot, CommandId cid,
-		   LockTupleMode mode, LockWaitPolicy wait_policy, uint8 flags, TM_FailureData *tmfd)
-{
-	NOT_SUPPORTED("row locks");
-	return TM_Ok;
-}
-
 static void
 relation_copy_for_cluster(Relation old, Relation new, Relation index, bool use_sort,
 						  TransactionId oldest_xmin, TransactionId *xid_cutoff,
@@ -236,48 +164,6 @@ relation_vacuum(Relation rel, VacuumParams *params, BufferAccessStrategy bstrate
 			 errmsg("access method quantadb does not support VACUUM yet")));
 }
 
-static bool
-scan_analyze_next_block(TableScanDesc scan, BlockNumber blk, BufferAccessStrategy bstrategy)
-{
-	return false;
-}
-
-static bool
-scan_analyze_next_tuple(TableScanDesc scan, TransactionId oldest_xmin, double *liverows,
-						double *deadrows, TupleTableSlot *slot)
-{
-	return false;
-}
-
-static double
-index_build_range_scan(Relation rel, Relation index, IndexInfo *info, bool allow_sync,
-					   bool anyvisible, bool progress, BlockNumber start, BlockNumber n,
-					   IndexBuildCallback callback, void *state, TableScanDesc scan)
-{
-	NOT_SUPPORTED("indexes");
-	return 0;
-}
-
-static void
-index_validate_scan(Relation rel, Relation index, IndexInfo *info, Snapshot snapshot,
-					ValidateIndexState *state)
-{
-	NOT_SUPPORTED("indexes");
-}
-
-static bool
-scan_sample_next_block(TableScanDesc scan, SampleScanState *state)
-{
-	NOT_SUPPORTED("TABLESAMPLE");
-	return false;
-}
-
-static bool
-scan_sample_next_tuple(TableScanDesc scan, SampleScanState *state, TupleTableSlot *slot)
-{
-	return false;
-}
-
 static const TableAmRoutine routine = {
 	.type = T_TableAmRoutine,
 	.slot_callbacks = slot_callbacks,
@@ -290,38 +176,40 @@ static const TableAmRoutine routine = {
 	.parallelscan_estimate = table_block_parallelscan_estimate,
 	.parallelscan_initialize = table_block_parallelscan_initialize,
 	.parallelscan_reinitialize = table_block_parallelscan_reinitialize,
-	.index_fetch_begin = index_fetch_begin,
-	.index_fetch_reset = index_fetch_reset,
-	.index_fetch_end = index_fetch_reset,
-	.index_fetch_tuple = index_fetch_tuple,
-	.tuple_fetch_row_version = tuple_fetch_row_version,
+	.index_fetch_begin = qdb_index_fetch_begin,
+	.index_fetch_reset = qdb_index_fetch_reset,
+	.index_fetch_end = qdb_index_fetch_end,
+	.index_fetch_tuple = qdb_index_fetch_tuple,
+	.tuple_fetch_row_version = qdb_tuple_fetch_row_version,
 	.tuple_tid_valid = qdb_tuple_tid_valid,
-	.tuple_get_latest_tid = tuple_get_latest_tid,
-	.tuple_satisfies_snapshot = tuple_satisfies_snapshot,
-	.index_delete_tuples = index_delete_tuples,
+	.tuple_get_latest_tid = qdb_tuple_get_latest_tid,
+	.tuple_satisfies_snapshot = qdb_tuple_satisfies_snapshot,
+	.index_delete_tuples = qdb_index_delete_tuples,
 	.tuple_insert = qdb_tuple_insert,
 	.tuple_insert_speculative = qdb_tuple_insert_speculative,
 	.tuple_complete_speculative = qdb_tuple_complete_speculative,
 	.multi_insert = qdb_multi_insert,
-	.tuple_delete = tuple_delete,
-	.tuple_update = tuple_update,
-	.tuple_lock = tuple_lock,
+	.tuple_delete = qdb_tuple_delete,
+	.tuple_update = qdb_tuple_update,
+	.tuple_lock = qdb_tuple_lock,
 	.relation_set_new_filenode = relation_set_new_filenode,
 	.relation_nontransactional_truncate = relation_nontransactional_truncate,
 	.relation_copy_data = relation_copy_data,
 	.relation_copy_for_cluster = relation_copy_for_cluster,
 	.relation_vacuum = relation_vacuum,
-	.scan_analyze_next_block = scan_analyze_next_block,
-	.scan_analyze_next_tuple = scan_analyze_next_tuple,
-	.index_build_range_scan = index_build_range_scan,
-	.index_validate_scan = index_validate_scan,
+	.scan_analyze_next_block = qdb_scan_analyze_next_block,
+	.scan_analyze_next_tuple = qdb_scan_analyze_next_tuple,
+	.index_build_range_scan = qdb_index_build_range_scan,
+	.index_validate_scan = qdb_index_validate_scan,
 	.relation_size = table_block_relation_size,
 	.relation_needs_toast_table = relation_needs_toast_table,
 	.relation_toast_am = relation_toast_am,
 	.relation_fetch_toast_slice = NULL,
 	.relation_estimate_size = relation_estimate_size,
-	.scan_sample_next_block = scan_sample_next_block,
-	.scan_sample_next_tuple = scan_sample_next_tuple,
+	.scan_bitmap_next_block = qdb_scan_bitmap_next_block,
+	.scan_bitmap_next_tuple = qdb_scan_bitmap_next_tuple,
+	.scan_sample_next_block = qdb_scan_sample_next_block,
+	.scan_sample_next_tuple = qdb_scan_sample_next_tuple,
 };
 
 /*

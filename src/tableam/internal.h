@@ -290,9 +290,50 @@ extern void qdb_scan_rescan(TableScanDesc scan, struct ScanKeyData *key, bool se
 extern bool qdb_scan_getnextslot(TableScanDesc scan, ScanDirection direction, TupleTableSlot *slot);
 extern void qdb_scan_set_limits(TableScanDesc scan, BlockNumber start, BlockNumber num);
 extern bool qdb_scan_next_row(QdbScan *scan, ScanDirection direction, QdbRow *row);
+extern void qdb_scan_keep(QdbScan *scan, QdbView *view);
 extern void qdb_scan_load(QdbScan *scan, BlockNumber blk);
 extern void qdb_scan_set_tidrange(TableScanDesc scan, ItemPointer mintid, ItemPointer maxtid);
 extern bool qdb_scan_getnextslot_tidrange(TableScanDesc scan, ScanDirection direction, TupleTableSlot *slot);
 extern bool qdb_tuple_tid_valid(TableScanDesc scan, ItemPointer tid);
+
+/* ---- fetch.c ---- */
+
+struct TBMIterateResult;
+extern bool qdb_search_chain(QdbView *view, OffsetNumber *off, Snapshot snapshot, QdbRow *row,
+							 bool *all_dead, bool first);
+extern struct IndexFetchTableData *qdb_index_fetch_begin(Relation rel);
+extern void qdb_index_fetch_reset(struct IndexFetchTableData *data);
+extern void qdb_index_fetch_end(struct IndexFetchTableData *data);
+extern bool qdb_index_fetch_tuple(struct IndexFetchTableData *data, ItemPointer tid, Snapshot snapshot,
+								  TupleTableSlot *slot, bool *call_again, bool *all_dead);
+extern bool qdb_tuple_fetch_row_version(Relation rel, ItemPointer tid, Snapshot snapshot,
+										TupleTableSlot *slot);
+extern bool qdb_tuple_satisfies_snapshot(Relation rel, TupleTableSlot *slot, Snapshot snapshot);
+extern void qdb_tuple_get_latest_tid(TableScanDesc scan, ItemPointer tid);
+extern bool qdb_scan_bitmap_next_block(TableScanDesc scan, struct TBMIterateResult *tbmres);
+extern bool qdb_scan_bitmap_next_tuple(TableScanDesc scan, struct TBMIterateResult *tbmres,
+									   TupleTableSlot *slot);
+
+/* ---- sample.c ---- */
+
+struct SampleScanState;
+extern bool qdb_scan_sample_next_block(TableScanDesc scan, struct SampleScanState *state);
+extern bool qdb_scan_sample_next_tuple(TableScanDesc scan, struct SampleScanState *state,
+									   TupleTableSlot *slot);
+extern bool qdb_scan_analyze_next_block(TableScanDesc scan, BlockNumber blk, BufferAccessStrategy bstrategy);
+extern bool qdb_scan_analyze_next_tuple(TableScanDesc scan, TransactionId oldest_xmin, double *liverows,
+										double *deadrows, TupleTableSlot *slot);
+
+/* ---- index.c, indexdel.c ---- */
+
+struct IndexInfo;
+struct ValidateIndexState;
+extern double qdb_index_build_range_scan(Relation rel, Relation index, struct IndexInfo *info,
+										 bool allow_sync, bool anyvisible, bool progress, BlockNumber start,
+										 BlockNumber n, IndexBuildCallback callback, void *state,
+										 TableScanDesc scan);
+extern void qdb_index_validate_scan(Relation rel, Relation index, struct IndexInfo *info, Snapshot snapshot,
+									struct ValidateIndexState *state);
+extern TransactionId qdb_index_delete_tuples(Relation rel, TM_IndexDeleteOp *op);
 
 #endif							/* QDB_TABLEAM_INTERNAL_H */

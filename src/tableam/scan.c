@@ -139,6 +139,22 @@ qdb_scan_set_limits(TableScanDesc sscan, BlockNumber start, BlockNumber num)
 }
 
 /*
+ * Takes a copy of the page, if there is a row to return, and the entries of the
+ * overflow page that were read for it.  The page is locked, and the memory is
+ * the scan's.
+ */
+void
+qdb_scan_keep(QdbScan *scan, QdbView *view)
+{
+	drop_view(scan);
+	if (scan->nrows > 0)
+		memcpy(scan->copy.data, view->page, BLCKSZ);
+	qdb_view_init_copy(&scan->view, view->rel, (Page) scan->copy.data, view->blk);
+	scan->view.overflow = view->overflow;
+	scan->have_view = true;
+}
+
+/*
  * Copies a page and lists what the snapshot sees of it.  With the copy are the
  * overflow entries that its rows name, so that each row can be taken as it was
  * at this moment.
@@ -155,7 +171,6 @@ qdb_scan_load(QdbScan *scan, BlockNumber blk)
 	Page		page;
 
 	CHECK_FOR_INTERRUPTS();
-	drop_view(scan);
 	caller = MemoryContextSwitchTo(scan->context);
 	buf = qdb_read_buffer(rel, blk, scan->strategy);
 	LockBuffer(buf, BUFFER_LOCK_SHARE);
@@ -180,14 +195,8 @@ qdb_scan_load(QdbScan *scan, BlockNumber blk)
 		if (visible)
 			scan->rows[scan->nrows++] = off;
 	}
-	if (scan->nrows > 0)
-		memcpy(scan->copy.data, page, BLCKSZ);
-	LockBuffer(buf, BUFFER_LOCK_UNLOCK);
-	ReleaseBuffer(buf);
-
-	qdb_view_init_copy(&scan->view, rel, (Page) scan->copy.data, blk);
-	scan->view.overflow = view.overflow;
-	scan->have_view = true;
+	qdb_scan_keep(scan, &view);
+	UnlockReleaseBuffer(buf);
 	MemoryContextSwitchTo(caller);
 }
 

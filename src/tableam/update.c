@@ -1,0 +1,578 @@
+/*-------------------------------------------------------------------------
+ *
+ * update.c
+ *		UPDATE: a new version, on the same page if it fits.
+ *
+ * As in heap every version has a TID of its own, and where no indexed column
+ * changes and the page has room the new one needs no index entries (HOT).  The
+ * two versions share one entry of the transaction table: the old row's updater
+ * is the new row's inserter.
+ *
+ * If the version does not fit, or values must be toasted, the old row is locked
+ * first (with a LOCK record), for the page must be unlocked meanwhile.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "tableam/change.h"
+
+#include "access/sysattr.h"
+#include "access/visibilitymap.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/predicate.h"
+
+typedef struct Update
+{
+	QdbChange	c;				/* the old version */
+	QdbForm		form;
+	bool		hot_possible;
+	QdbXmax		old_xmax;
+	QdbXmax		new_xmax;		/* lockers that stay */
+	Buffer		newbuf;			/* may be the old one */
+	Buffer		new_vmbuffer;
+	/* the plan */
+	bool		hot;
+	bool		shared;			/* new_xi is old_xx */
+	QdbAlloc	a;				/* of the new version's page */
+	QdbAlloc	b;				/* of the old version's, if it is another */
+	QdbEntry	old_xx;
+	QdbEntry	new_xi;
+	QdbEntry	new_xx;
+} Update;
+
+/* ---- which columns change ---- */
+
+/* Compares stored values, which is what heap does: not those of the type. */
+static Bitmapset *
+modified_columns(Update *u, Bitmapset *interesting)
+{
+	TupleDesc	desc = RelationGetDescr(u->c.rel);
+	Bitmapset  *modified = NULL;
+	QdbCursor	old;
+	QdbCursor	new;
+	int			member = -1;
+	int			att = 0;
+
+	qdb_cursor_init(&old, desc, u->c.row.data, u->c.row.len);
+	qdb_cursor_init(&new, desc, u->form.data, u->form.len);
+	while ((member = bms_next_member(interesting, member)) >= 0)
+	{
+		int			attnum = member + FirstLowInvalidHeapAttributeNumber;
+		Datum		v1 = 0,
+					v2 = 0;
+		Size		s1 = 0,
+					s2 = 0;
+		bool		has1 = false,
+					has2 = false;
+
+		if (attnum <= 0)
+		{
+			/* Whole rows and system columns: say that they change. */
+			if (attnum != TableOidAttributeNumber)
+				modified = bms_add_member(modified, member);
+			continue;
+		}
+		if (attnum > old.natts)
+		{
+			/* Added since: its missing value is not in the row. */
+			modified = bms_add_member(modified, member);
+			continue;
+		}
+		for (; att < attnum; att++)
+		{
+			has1 = qdb_cursor_next(&old, desc, &v1, &s1);
+			has2 = qdb_cursor_next(&new, desc, &v2, &s2);
+		}
+		if (has1 != has2 || s1 != s2)
+			modified = bms_add_member(modified, member);
+		else if (has1 && (TupleDescAttr(desc, attnum - 1)->attbyval ? v1 != v2 :
+						  memcmp(DatumGetPointer(v1), DatumGetPointer(v2), s1) != 0))
+			modified = bms_add_member(modified, member);
+	}
+	return modified;
+}
+
+/*
+ * Key columns stay: then foreign keys that refer to the row need not wait.  No
+ * indexed one changes: HOT.
+ */
+static void
+classify(Update *u, Bitmapset *hot_attrs, Bitmapset *key_attrs)
+{
+	Bitmapset  *all = bms_union(hot_attrs, key_attrs);
+	Bitmapset  *modified = modified_columns(u, all);
+
+	u->c.mode = bms_overlap(modified, key_attrs) ? LockTupleExclusive : LockTupleNoKeyExclusive;
+	u->hot_possible = !bms_overlap(modified, hot_attrs);
+	bms_free(all);
+	bms_free(modified);
+}
+
+/* The xmax of both versions; who locks the old one locks the new one. */
+static void
+compute_xmaxes(Update *u)
+{
+	QdbXmax		held = QdbRowXmax(&u->c.row);
+
+	MultiXactIdSetOldestMember();
+	qdb_compute_xmax(held, u->c.xid, u->c.mode, true, &u->old_xmax);
+	u->new_xmax = held;
+	if ((held.mask & QDB_X_ABORTED) || (u->c.checked_lockers && !u->c.locker_remains) ||
+		!TransactionIdIsValid(held.xid))
+		u->new_xmax.mask = QDB_X_ABORTED;
+	else if (held.mask & QDB_X_MULTI)
+		u->new_xmax.mask = qdb_multi_mask(held.xid);
+	else
+		u->new_xmax.mask = QDB_X_KEYSHR | QDB_X_LOCK_ONLY;
+}
+
+/* ---- the plan ---- */
+
+static bool
+plan_new_xx(Update *u, BlockNumber blk)
+{
+	QdbChange  *c = &u->c;
+	QdbAlloc	before = u->a;
+	QdbXact		want;
+	BlockNumber own;
+
+	memset(&u->new_xx, 0, sizeof(u->new_xx));
+	if (u->new_xmax.mask & QDB_X_ABORTED)
+		return true;
+	QdbXactInit(&want, u->new_xmax.xid, FirstCommandId, u->new_xmax.mask);
+	u->new_xx.x = want;
+	u->new_xx.idx = qdb_alloc_entry(&u->a, &want, QDB_SHARE_EXACT, 0, &u->new_xx.fresh);
+	if (u->new_xx.idx > 0 && u->a.used <= u->a.avail)
+		return true;
+	u->a = before;
+
+	/* The page is full with the row alone. */
+	own = u->a.empty ? InvalidBlockNumber : QdbPageSpecial(u->a.page)->overflow;
+	if (!c->olocked || (own != InvalidBlockNumber && own != BufferGetBlockNumber(c->obuf)))
+		return false;
+	u->new_xx.fresh = u->new_xx.overflow = true;
+	u->new_xx.idx = qdb_overflow_find_free(BufferGetPage(c->obuf), 0);
+	if (u->old_xx.overflow && u->new_xx.idx == u->old_xx.idx)
+		u->new_xx.idx = qdb_overflow_find_free(BufferGetPage(c->obuf), u->new_xx.idx);
+	return u->new_xx.idx > 0;
+}
+
+static bool
+plan_inserter(Update *u)
+{
+	QdbXact		want;
+
+	memset(&u->new_xi, 0, sizeof(u->new_xi));
+	QdbXactInit(&want, u->c.xid, u->c.cid, QDB_X_PLAIN);
+	u->new_xi.x = want;
+	u->new_xi.idx = qdb_alloc_entry(&u->a, &want, QDB_SHARE_INSERT, 0, &u->new_xi.fresh);
+	return u->new_xi.idx > 0;
+}
+
+/* The new version on the page of the old one. */
+static bool
+plan_same_page(Update *u)
+{
+	QdbXact		want;
+
+	u->newbuf = u->c.buf;
+	u->hot = u->hot_possible;
+	qdb_alloc_init(&u->a, u->c.view.page, u->form.len);
+	if (u->a.off == InvalidOffsetNumber || u->a.used > u->a.avail)
+		return false;
+	QdbXactInit(&want, u->old_xmax.xid, u->c.cid,
+				u->old_xmax.mask | QDB_X_UPDATED | (u->hot ? QDB_X_HOT : 0));
+	ItemPointerSet(&want.next, u->c.blk, u->a.off);
+	if (!qdb_try_plan_xx(&u->c, &u->a, &want, &u->old_xx))
+		return false;
+	u->shared = !u->old_xx.overflow && !(want.mask & QDB_X_MULTI);
+	if (u->shared)
+	{
+		memset(&u->new_xi, 0, sizeof(u->new_xi));
+		u->new_xi.idx = u->old_xx.idx;
+	}
+	else if (!plan_inserter(u))
+		return false;
+	if (!plan_new_xx(u, u->c.blk) || !qdb_alloc_fits(&u->a, true))
+		return false;
+	if (u->a.cap != u->a.old_cap)
+		u->old_xx.cap = u->a.cap;
+	return true;
+}
+
+/* Both pages are locked. */
+static bool
+plan_two_pages(Update *u)
+{
+	Page		page = BufferGetPage(u->newbuf);
+	BlockNumber blk = BufferGetBlockNumber(u->newbuf);
+	QdbXact		want;
+
+	u->hot = u->shared = false;
+	qdb_alloc_init(&u->a, page, u->form.len);
+	if (u->a.off == InvalidOffsetNumber)
+		return false;
+	QdbXactInit(&want, u->old_xmax.xid, u->c.cid, u->old_xmax.mask | QDB_X_UPDATED);
+	ItemPointerSet(&want.next, blk, u->a.off);
+	qdb_alloc_init(&u->b, u->c.view.page, 0);
+	if (!qdb_try_plan_xx(&u->c, &u->b, &want, &u->old_xx) || !qdb_alloc_fits(&u->b, false))
+		return false;
+	if (u->b.cap != u->b.old_cap)
+		u->old_xx.cap = u->b.cap;
+	if (!plan_inserter(u) || !plan_new_xx(u, blk) || !qdb_alloc_fits(&u->a, false))
+		return false;
+	if (u->a.empty || u->a.cap != u->a.old_cap)
+		u->new_xi.cap = u->a.cap;
+	return true;
+}
+
+/* Locks both pages and plans; false: something was in the way. */
+static bool
+try_two_pages(Update *u)
+{
+	QdbChange  *c = &u->c;
+	Size		extra = sizeof(QdbXact) * 2;
+	bool		planned;
+
+	u->newbuf = qdb_get_buffer(c->rel, u->form.len > QDB_MAX_ROW ? u->form.len :
+							   Min(u->form.len + extra, QDB_MAX_ROW),
+							   c->buf, 0, NULL, &u->new_vmbuffer, &c->vmbuffer);
+	if (!qdb_change_refresh(c))
+		elog(ERROR, "row (%u,%u) of table \"%s\" has gone while it was locked", c->blk, c->off,
+			 RelationGetRelationName(c->rel));
+	if (c->obuf != InvalidBuffer)
+		qdb_overflow_lock(c, 2);
+	planned = u->newbuf == c->buf ? plan_same_page(u) : plan_two_pages(u);
+	if (!planned)
+	{
+		if (u->newbuf != c->buf)
+			UnlockReleaseBuffer(u->newbuf);
+		u->newbuf = InvalidBuffer;
+	}
+	return planned;
+}
+
+/*
+ * Locks the old row, does what needs the page unlocked, and finds a place for
+ * the new version.  Returns with all pages locked and the plan made.
+ */
+static void
+find_place(Update *u, bool toast)
+{
+	QdbChange  *c = &u->c;
+	uint8	   *old = memcpy(palloc(c->row.len), c->row.data, c->row.len);
+	Size		old_len = c->row.len;
+	QdbXmax		locked;
+
+	qdb_compute_xmax(QdbRowXmax(&c->row), c->xid, c->mode, false, &locked);
+	qdb_set_lock(c, locked);
+	qdb_change_unlock(c);
+
+	if (toast)
+		qdb_toast_form(c->rel, &u->form, old, old_len, 0);
+	pfree(old);
+	for (;;)
+	{
+		bool		planned;
+
+		CHECK_FOR_INTERRUPTS();
+		if (toast)
+		{
+			/* It may fit now. */
+			if (!qdb_change_lock(c))
+				elog(ERROR, "row (%u,%u) of table \"%s\" has gone while it was locked", c->blk, c->off,
+					 RelationGetRelationName(c->rel));
+			if (qdb_change_pin_vm(c))
+				continue;
+			planned = plan_same_page(u);
+			if (!planned)
+			{
+				qdb_change_unlock(c);
+				toast = false;
+				continue;
+			}
+		}
+		else
+			planned = try_two_pages(u);
+		if (planned && qdb_change_same_xmax(c, &locked))
+			return;
+		if (planned)
+		{
+			/* Someone shares the lock of the row: keep it for both versions. */
+			locked = QdbRowXmax(&c->row);
+			c->checked_lockers = false;
+			compute_xmaxes(u);
+		}
+		if (planned && u->newbuf != c->buf)
+			UnlockReleaseBuffer(u->newbuf);
+		qdb_change_unlock(c);
+		if (!planned)
+			qdb_overflow_acquire(c, 2);
+	}
+}
+
+/* ---- carrying it out ---- */
+
+/* The new version as its difference to the old one on the same page. */
+static void
+write_diff(QdbRecWriter *w, const uint8 *old, Size old_len, const uint8 *new, Size new_len, bool same_header)
+{
+	Size		prefix = 0;
+	Size		suffix = 0;
+	Size		max = Min(Min(old_len, new_len) - QDB_ROW_HEADER, 255);
+	Size		start;
+
+	while (prefix < max && old[QDB_ROW_HEADER + prefix] == new[QDB_ROW_HEADER + prefix])
+		prefix++;
+	max = Min(Min(old_len, new_len) - QDB_ROW_HEADER - prefix, 255);
+	while (suffix < max && old[old_len - 1 - suffix] == new[new_len - 1 - suffix])
+		suffix++;
+	if (!same_header)
+	{
+		qdb_rec_write1(w, new[QDB_ROW_FLAGS]);
+		qdb_rec_write1(w, new[QDB_ROW_NATTS]);
+	}
+	qdb_rec_write1(w, prefix);
+	qdb_rec_write1(w, suffix);
+	start = QDB_ROW_HEADER + prefix;
+	qdb_rec_write_bytes(w, new + start, new_len - suffix - start);
+}
+
+static void
+write_offset(QdbRecWriter *w, OffsetNumber off, bool wide)
+{
+	if (wide)
+		qdb_rec_write2(w, off);
+	else
+		qdb_rec_write1(w, off);
+}
+
+/* Block 0: all that happens to the page of the new version. */
+static void
+write_new(Update *u, QdbRecWriter *w, const QdbXact *old_def)
+{
+	const uint8 *row = u->form.data;
+	bool		same = u->newbuf == u->c.buf;
+	const uint8 *old = QdbPageRow(u->c.view.page, u->c.off);
+	Size		old_len = ItemIdGetLength(PageGetItemId(u->c.view.page, u->c.off));
+	bool		wide = u->a.off > 255 || u->c.off > 255;
+	bool		same_header = same && old[QDB_ROW_NATTS] == row[QDB_ROW_NATTS] &&
+	!((old[QDB_ROW_FLAGS] ^ row[QDB_ROW_FLAGS]) & (QDB_R_HASNULL | QDB_R_EXTERNAL | QDB_R_NATTS16));
+	QdbXact		def;
+
+	qdb_rec_write1(w, (u->hot ? XLQ_NEW_HOT : 0) | (u->shared ? XLQ_NEW_SHARED : 0) |
+				   (u->new_xx.idx ? XLQ_NEW_XX : 0) | (same ? XLQ_NEW_DIFF : 0) |
+				   (same_header ? XLQ_NEW_SAME_HEADER : 0) | (wide ? XLQ_NEW_WIDE : 0) |
+				   ((u->old_xmax.mask & QDB_X_KEYS_UPDATED) ? XLQ_NEW_KEYS : 0));
+	write_offset(w, u->a.off, wide);
+	if (same)
+	{
+		write_offset(w, u->c.off, wide);
+		qdb_rec_write_entry(w, &u->old_xx, old_def);
+	}
+	if (!u->shared)
+	{
+		QdbXactInit(&def, u->c.xid, FirstCommandId, QDB_X_PLAIN);
+		qdb_rec_write_entry(w, &u->new_xi, &def);
+	}
+	if (u->new_xx.idx)
+	{
+		QdbXactInit(&def, u->c.xid, FirstCommandId, QDB_X_KEYSHR | QDB_X_LOCK_ONLY);
+		qdb_rec_write_entry(w, &u->new_xx, &def);
+	}
+	if (same)
+		write_diff(w, old, old_len, row, u->form.len, same_header);
+	else
+	{
+		qdb_rec_write1(w, row[QDB_ROW_FLAGS]);
+		qdb_rec_write1(w, row[QDB_ROW_NATTS]);
+		qdb_rec_write_bytes(w, row + QDB_ROW_HEADER, u->form.len - QDB_ROW_HEADER);
+	}
+}
+
+static void
+register_overflow(Update *u, char *data, Size size)
+{
+	QdbRecWriter w;
+	QdbXact		def;
+
+	QdbXactInit(&def, u->c.xid, FirstCommandId, QDB_X_PLAIN);
+	QdbRecWriterInit(&w, data, size);
+	qdb_rec_write1(&w, (u->old_xx.overflow ? 1 : 0) | (u->new_xx.overflow ? 2 : 0));
+	if (u->old_xx.overflow)
+	{
+		qdb_rec_write2(&w, u->c.off);
+		qdb_rec_write_entry(&w, &u->old_xx, &def);
+	}
+	if (u->new_xx.overflow)
+	{
+		qdb_rec_write2(&w, u->a.off);
+		qdb_rec_write_entry(&w, &u->new_xx, &def);
+	}
+	XLogRegisterBuffer(QDB_BLOCK_OVERFLOW, u->c.obuf, 0);
+	XLogRegisterBufData(QDB_BLOCK_OVERFLOW, w.start, w.p - w.start);
+}
+
+static void
+log_update(Update *u, bool vm_cleared, bool old_vm_cleared)
+{
+	char		data[2 * BLCKSZ];
+	char		old_data[64];
+	char		overflow_data[128];
+	uint8		flags = old_vm_cleared ? XLQ_UPDATE_OLD_VM : 0;
+	bool		same = u->newbuf == u->c.buf;
+	QdbRecWriter w;
+	QdbXact		def;
+	XLogRecPtr	lsn;
+
+	/* What the old version's entry is, unless it says otherwise. */
+	QdbXactInit(&def, u->c.xid, FirstCommandId,
+				QDB_X_UPDATED | (u->hot ? QDB_X_HOT : 0) | (u->old_xmax.mask & QDB_X_KEYS_UPDATED));
+	ItemPointerSet(&def.next, BufferGetBlockNumber(u->newbuf), u->a.off);
+
+	XLogBeginInsert();
+	if (flags)
+		XLogRegisterData((char *) &flags, sizeof(flags));
+	QdbRecWriterInit(&w, data, sizeof(data));
+	write_new(u, &w, &def);
+	XLogRegisterBuffer(QDB_BLOCK_PAGE, u->newbuf,
+					   REGBUF_STANDARD | (u->a.empty ? REGBUF_WILL_INIT : 0));
+	XLogRegisterBufData(QDB_BLOCK_PAGE, w.start, w.p - w.start);
+	if (!same)
+	{
+		/* Redo may have an image of the new page, and not what is said there. */
+		QdbXactInit(&def, u->c.xid, FirstCommandId, QDB_X_UPDATED);
+		QdbRecWriterInit(&w, old_data, sizeof(old_data));
+		qdb_rec_write2(&w, u->c.off);
+		qdb_rec_write_entry(&w, &u->old_xx, &def);
+		XLogRegisterBuffer(QDB_BLOCK_OLD, u->c.buf, REGBUF_STANDARD);
+		XLogRegisterBufData(QDB_BLOCK_OLD, w.start, w.p - w.start);
+	}
+	if (u->old_xx.overflow || u->new_xx.overflow)
+		register_overflow(u, overflow_data, sizeof(overflow_data));
+	XLogSetRecordFlags(XLOG_INCLUDE_ORIGIN);
+	lsn = qdb_xlog_insert(XLOG_QDB_UPDATE | (vm_cleared ? XLOG_QDB_VM_CLEARED : 0));
+	PageSetLSN(BufferGetPage(u->newbuf), lsn);
+	PageSetLSN(u->c.view.page, lsn);
+	if (u->old_xx.overflow || u->new_xx.overflow)
+		PageSetLSN(BufferGetPage(u->c.obuf), lsn);
+}
+
+static void
+apply(Update *u)
+{
+	QdbChange  *c = &u->c;
+	bool		same = u->newbuf == c->buf;
+	Page		page = BufferGetPage(u->newbuf);
+	BlockNumber blk = BufferGetBlockNumber(u->newbuf);
+	uint8	   *row = u->form.data;
+	Page		opage = c->olocked ? BufferGetPage(c->obuf) : NULL;
+	BlockNumber oblk = c->olocked ? BufferGetBlockNumber(c->obuf) : InvalidBlockNumber;
+	bool		vm_cleared;
+	bool		old_vm_cleared = false;
+
+	row[QDB_ROW_FLAGS] &= QDB_R_HASNULL | QDB_R_EXTERNAL | QDB_R_NATTS16;
+	row[QDB_ROW_FLAGS] |= QDB_R_UPDATED | (u->hot ? QDB_R_HEAP_ONLY : 0);
+	row[QDB_ROW_XI] = u->new_xi.idx;
+	row[QDB_ROW_XX] = 0;
+
+	START_CRIT_SECTION();
+
+	PageSetPrunable(c->view.page, c->xid);
+	if (!same)
+	{
+		PageSetFull(c->view.page);
+		old_vm_cleared = qdb_clear_all_visible(c->rel, c->buf, c->vmbuffer);
+		vm_cleared = qdb_clear_all_visible(c->rel, u->newbuf, u->new_vmbuffer);
+		qdb_alloc_apply(&u->b);
+	}
+	else
+		vm_cleared = qdb_clear_all_visible(c->rel, c->buf, c->vmbuffer);
+	qdb_alloc_apply(&u->a);
+	qdb_apply_xx(c->view.page, c->blk, c->off, &u->old_xx, opage, oblk);
+	qdb_apply_entry(page, &u->new_xi);
+	qdb_page_put_row(page, u->a.off, row, u->form.len);
+	if (u->new_xx.idx)
+		qdb_apply_xx(page, blk, u->a.off, &u->new_xx, opage, oblk);
+	MarkBufferDirty(c->buf);
+	if (!same)
+		MarkBufferDirty(u->newbuf);
+	if (u->old_xx.overflow || u->new_xx.overflow)
+		MarkBufferDirty(c->obuf);
+	if (RelationNeedsWAL(c->rel))
+		log_update(u, vm_cleared, old_vm_cleared);
+
+	END_CRIT_SECTION();
+}
+
+static void
+finish(Update *u, TupleTableSlot *slot)
+{
+	QdbChange  *c = &u->c;
+	ItemPointerData tid;
+
+	ItemPointerSet(&tid, BufferGetBlockNumber(u->newbuf), u->a.off);
+	if (u->newbuf != c->buf)
+		UnlockReleaseBuffer(u->newbuf);
+	qdb_change_unlock(c);
+	if (u->new_vmbuffer != InvalidBuffer)
+		ReleaseBuffer(u->new_vmbuffer);
+	qdb_slot_set_system(slot, c->rel, &tid, c->xid, c->cid,
+						(u->new_xmax.mask & QDB_X_ABORTED) ? InvalidTransactionId : u->new_xmax.xid);
+	pgstat_count_heap_update(c->rel, u->hot);
+}
+
+TM_Result
+qdb_tuple_update(Relation rel, ItemPointer otid, TupleTableSlot *slot, CommandId cid,
+				 Snapshot snapshot, Snapshot crosscheck, bool wait, TM_FailureData *tmfd,
+				 LockTupleMode *lockmode, bool *update_indexes)
+{
+	/* Lists that may need the catalog are fetched before any page is locked. */
+	Bitmapset  *hot_attrs = RelationGetIndexAttrBitmap(rel, INDEX_ATTR_BITMAP_ALL);
+	Bitmapset  *key_attrs = RelationGetIndexAttrBitmap(rel, INDEX_ATTR_BITMAP_KEY);
+	Update		u = {0};
+	TM_Result	result = TM_Deleted;
+
+	if (IsInParallelMode())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("cannot update tuples during a parallel operation")));
+
+	*update_indexes = false;
+	u.c.xid = GetCurrentTransactionId();
+	u.c.cid = cid;
+	u.c.oper = XLTW_Update;
+	u.new_vmbuffer = InvalidBuffer;
+	qdb_form_row(rel, slot, &u.form);
+	if (qdb_change_open(&u.c, rel, otid))
+	{
+		classify(&u, hot_attrs, key_attrs);
+		*lockmode = u.c.mode;
+		result = qdb_change_check(&u.c, crosscheck, wait, 1, tmfd);
+	}
+	else
+	{
+		qdb_change_unlock(&u.c);
+		tmfd->ctid = *otid;
+		tmfd->xmax = InvalidTransactionId;
+		tmfd->cmax = InvalidCommandId;
+	}
+	if (result == TM_Ok)
+	{
+		bool		toast = (u.c.row.data[QDB_ROW_FLAGS] & QDB_R_EXTERNAL) ||
+		qdb_form_needs_toast(rel, &u.form);
+
+		compute_xmaxes(&u);
+		if (toast || !plan_same_page(&u))
+			find_place(&u, toast);
+		CheckForSerializableConflictIn(rel, &u.c.tid, u.c.blk);
+		apply(&u);
+		finish(&u, slot);
+		*update_indexes = !u.hot;
+	}
+	qdb_change_close(&u.c);
+	qdb_form_free(&u.form);
+	bms_free(hot_attrs);
+	bms_free(key_attrs);
+	return result;
+}
