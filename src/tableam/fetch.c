@@ -252,6 +252,7 @@ qdb_scan_bitmap_next_block(TableScanDesc sscan, TBMIterateResult *tbmres)
 		return false;
 	caller = MemoryContextSwitchTo(scan->context);
 	buf = qdb_read_buffer(sscan->rs_rd, tbmres->blockno, scan->strategy);
+	qdb_prune_opt(sscan->rs_rd, buf);
 	LockBuffer(buf, BUFFER_LOCK_SHARE);
 	qdb_view_init(&view, sscan->rs_rd, buf);
 	if (!PageIsNew(view.page))

@@ -6,6 +6,7 @@
  *-------------------------------------------------------------------------
  */
 #include "tableam/change.h"
+#include "tableam/vacuum.h"
 
 #include "access/heaptoast.h"
 #include "access/xloginsert.h"
@@ -156,14 +157,6 @@ relation_copy_for_cluster(Relation old, Relation new, Relation index, bool use_s
 	NOT_SUPPORTED("CLUSTER and VACUUM FULL");
 }
 
-static void
-relation_vacuum(Relation rel, VacuumParams *params, BufferAccessStrategy bstrategy)
-{
-	ereport(WARNING,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("access method quantadb does not support VACUUM yet")));
-}
-
 static const TableAmRoutine routine = {
 	.type = T_TableAmRoutine,
 	.slot_callbacks = slot_callbacks,
@@ -196,7 +189,7 @@ static const TableAmRoutine routine = {
 	.relation_nontransactional_truncate = relation_nontransactional_truncate,
 	.relation_copy_data = relation_copy_data,
 	.relation_copy_for_cluster = relation_copy_for_cluster,
-	.relation_vacuum = relation_vacuum,
+	.relation_vacuum = qdb_relation_vacuum,
 	.scan_analyze_next_block = qdb_scan_analyze_next_block,
 	.scan_analyze_next_tuple = qdb_scan_analyze_next_tuple,
 	.index_build_range_scan = qdb_index_build_range_scan,

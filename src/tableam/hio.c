@@ -152,6 +152,9 @@ try_page(Relation rel, BlockNumber blk, Size want, Buffer other, int options,
 		MarkBufferDirty(buf);
 	}
 	*room = qdb_page_room(page);
+	if (*room < want && other == InvalidBuffer && !(options & HEAP_INSERT_SKIP_FSM) &&
+		qdb_prune_for_insert(rel, buf))
+		*room = qdb_page_room(page);
 	if (*room >= want)
 	{
 		*result = buf;

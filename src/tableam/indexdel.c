@@ -9,7 +9,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "tableam/change.h"
+#include "tableam/prune.h"
 
 #include "miscadmin.h"
 #include "storage/procarray.h"
@@ -98,25 +98,6 @@ check_entry(TM_IndexDeleteOp *op, QdbView *view, const TM_IndexDelete *d)
 				 errhint("Rebuild the index with REINDEX.")));
 }
 
-/* Raises *xid to the newest deleter of a row that was once there to see. */
-static void
-advance_removed(QdbRow *row, TransactionId *xid)
-{
-	TransactionId xmin = QdbRowXmin(row);
-	TransactionId xmax;
-
-	if (QdbRowNoXmax(row) || (row->xx->mask & QDB_X_LOCK_ONLY))
-		return;
-	xmax = qdb_row_update_xid(row);
-	if (xmax == xmin || !TransactionIdIsNormal(xmax))
-		return;
-	if (row->xi != NULL && ((row->xi->mask & QDB_X_ABORTED) ||
-							(!(row->xi->mask & QDB_X_COMMITTED) && !TransactionIdDidCommit(xmin))))
-		return;
-	if (!TransactionIdIsValid(*xid) || TransactionIdFollows(xmax, *xid))
-		*xid = xmax;
-}
-
 static void
 advance_for_chain(QdbView *view, OffsetNumber off, TransactionId *xid)
 {
@@ -137,7 +118,7 @@ advance_for_chain(QdbView *view, OffsetNumber off, TransactionId *xid)
 		if (!qdb_view_row(view, off, &row) ||
 			(TransactionIdIsValid(prior) && QdbRowXmin(&row) != prior))
 			return;
-		advance_removed(&row, xid);
+		qdb_advance_removed(&row, xid);
 		if (!QdbRowHotUpdated(&row) || !QdbRowNext(&row, &next))
 			return;
 		prior = qdb_row_update_xid(&row);

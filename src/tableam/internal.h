@@ -296,6 +296,11 @@ extern void qdb_scan_set_tidrange(TableScanDesc scan, ItemPointer mintid, ItemPo
 extern bool qdb_scan_getnextslot_tidrange(TableScanDesc scan, ScanDirection direction, TupleTableSlot *slot);
 extern bool qdb_tuple_tid_valid(TableScanDesc scan, ItemPointer tid);
 
+/* ---- prune.c ---- */
+
+extern void qdb_prune_opt(Relation rel, Buffer buf);
+extern bool qdb_prune_for_insert(Relation rel, Buffer buf);
+
 /* ---- fetch.c ---- */
 
 struct TBMIterateResult;

@@ -13,6 +13,7 @@
  *-------------------------------------------------------------------------
  */
 #include "tableam/change.h"
+#include "tableam/prune.h"
 
 #include "access/xloginsert.h"
 #include "miscadmin.h"
@@ -35,6 +36,16 @@ qdb_overflow_find_free(Page opage, int after)
 		if (QdbPageOverflow(opage, i)->blk == InvalidBlockNumber)
 			return i;
 	return 0;
+}
+
+/* In a critical section. */
+void
+qdb_overflow_free(Page opage, int i)
+{
+	if (i < 1 || i > QDB_OVERFLOW_ENTRIES)
+		elog(ERROR, "there is no overflow entry %d", i);
+	MemSet(QdbPageOverflow(opage, i), 0, sizeof(QdbOverflowEntry));
+	QdbPageOverflow(opage, i)->blk = InvalidBlockNumber;
 }
 
 static int
@@ -159,10 +170,7 @@ move_entries(Page page, BlockNumber blk, Page opage, Page npage, BlockNumber nbl
 	}
 	for (int i = 1; i <= QDB_OVERFLOW_ENTRIES; i++)
 		if (QdbPageOverflow(opage, i)->blk == blk)
-		{
-			MemSet(QdbPageOverflow(opage, i), 0, sizeof(QdbOverflowEntry));
-			QdbPageOverflow(opage, i)->blk = InvalidBlockNumber;
-		}
+			qdb_overflow_free(opage, i);
 	QdbPageSpecial(page)->overflow = nblk;
 }
 

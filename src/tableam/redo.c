@@ -10,7 +10,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "tableam/wal.h"
+#include "tableam/prune.h"
 
 #include "access/visibilitymap.h"
 #include "access/xlogutils.h"
@@ -486,6 +486,49 @@ qdb_redo_overflow(XLogReaderState *record, Page opage, BlockNumber blk, const Qd
 }
 
 static void
+redo_prune(XLogReaderState *record)
+{
+	RelFileNode rnode;
+	Buffer		buf;
+	Buffer		obuf = InvalidBuffer;
+
+	XLogRecGetBlockTag(record, QDB_BLOCK_PAGE, &rnode, NULL, NULL);
+	resolve_conflict(record, rnode);
+	if (read_block(record, QDB_BLOCK_PAGE, &buf) == BLK_NEEDS_REDO)
+	{
+		QdbRecReader r;
+		QdbPruneList list;
+
+		block_reader(record, QDB_BLOCK_PAGE, &r);
+		qdb_rec_read_prune(&r, &list);
+		qdb_page_prune(BufferGetPage(buf), &list);
+		PageClearFull(BufferGetPage(buf));
+		finish(record, buf);
+	}
+	if (XLogRecHasBlockRef(record, QDB_BLOCK_OVERFLOW) &&
+		XLogReadBufferForRedo(record, QDB_BLOCK_OVERFLOW, &obuf) == BLK_NEEDS_REDO)
+	{
+		QdbRecReader r;
+
+		block_reader(record, QDB_BLOCK_OVERFLOW, &r);
+		while (r.p < r.end)
+			qdb_overflow_free(BufferGetPage(obuf), qdb_rec_read2(&r));
+		finish(record, obuf);
+	}
+	if (BufferIsValid(buf))
+	{
+		Size		room = qdb_page_room(BufferGetPage(buf));
+		BlockNumber blk = BufferGetBlockNumber(buf);
+
+		/* After a failover the space should be found. */
+		UnlockReleaseBuffer(buf);
+		XLogRecordPageWithFreeSpace(rnode, blk, room);
+	}
+	if (BufferIsValid(obuf))
+		UnlockReleaseBuffer(obuf);
+}
+
+static void
 redo_misc(XLogReaderState *record)
 {
 	uint8		kind = *(uint8 *) XLogRecGetData(record);
@@ -518,7 +561,13 @@ redo_misc(XLogReaderState *record)
 				break;
 			case XLQ_MISC_VACUUM:
 				while (r.p < r.end)
-					ItemIdSetUnused(PageGetItemId(page, qdb_rec_read2(&r)));
+				{
+					OffsetNumber off = qdb_rec_read2(&r);
+
+					if (off < FirstOffsetNumber || off > PageGetMaxOffsetNumber(page))
+						elog(PANIC, "quantadb WAL record frees offset %u", off);
+					ItemIdSetUnused(PageGetItemId(page, off));
+				}
 				qdb_page_trim_offsets(page);
 				break;
 			default:
@@ -549,6 +598,9 @@ qdb_table_redo(XLogReaderState *record)
 			break;
 		case XLOG_QDB_LOCK:
 			redo_xmax(record, false);
+			break;
+		case XLOG_QDB_PRUNE:
+			redo_prune(record);
 			break;
 		case XLOG_QDB_MISC:
 			redo_misc(record);

@@ -173,6 +173,7 @@ qdb_scan_load(QdbScan *scan, BlockNumber blk)
 	CHECK_FOR_INTERRUPTS();
 	caller = MemoryContextSwitchTo(scan->context);
 	buf = qdb_read_buffer(rel, blk, scan->strategy);
+	qdb_prune_opt(rel, buf);
 	LockBuffer(buf, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buf);
 	TestForOldSnapshot(snapshot, rel, page);

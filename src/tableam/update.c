@@ -14,6 +14,7 @@
  *-------------------------------------------------------------------------
  */
 #include "tableam/change.h"
+#include "tableam/prune.h"
 
 #include "access/sysattr.h"
 #include "access/visibilitymap.h"
@@ -33,6 +34,7 @@ typedef struct Update
 	/* the plan */
 	bool		hot;
 	bool		shared;			/* new_xi is old_xx */
+	QdbPrune   *prune;			/* part of this update, or NULL */
 	QdbAlloc	a;				/* of the new version's page */
 	QdbAlloc	b;				/* of the old version's, if it is another */
 	QdbEntry	old_xx;
@@ -200,6 +202,38 @@ plan_same_page(Update *u)
 	return true;
 }
 
+/*
+ * The page has no room: perhaps it has if what is dead goes.  Both go into one
+ * record.
+ */
+static bool
+plan_with_prune(Update *u)
+{
+	QdbChange  *c = &u->c;
+	QdbPrune   *prune = palloc(sizeof(QdbPrune));
+	PGAlignedBlock copy;
+	QdbView		real = c->view;
+	QdbRow		row = c->row;
+	bool		planned = false;
+
+	if (qdb_prune_for_update(prune, &real, (Page) copy.data))
+	{
+		qdb_view_init_copy(&c->view, c->rel, (Page) copy.data, c->blk);
+		planned = qdb_view_row(&c->view, c->off, &c->row) && plan_same_page(u);
+	}
+	c->view = real;
+	c->row = row;
+	if (!planned)
+	{
+		pfree(prune);
+		return false;
+	}
+	u->a.page = c->view.page;
+	prune->view = &c->view;
+	u->prune = prune;
+	return true;
+}
+
 /* Both pages are locked. */
 static bool
 plan_two_pages(Update *u)
@@ -284,7 +318,7 @@ find_place(Update *u, bool toast)
 					 RelationGetRelationName(c->rel));
 			if (qdb_change_pin_vm(c))
 				continue;
-			planned = plan_same_page(u);
+			planned = plan_same_page(u) || plan_with_prune(u);
 			if (!planned)
 			{
 				qdb_change_unlock(c);
@@ -305,6 +339,7 @@ find_place(Update *u, bool toast)
 		}
 		if (planned && u->newbuf != c->buf)
 			UnlockReleaseBuffer(u->newbuf);
+		u->prune = NULL;
 		qdb_change_unlock(c);
 		if (!planned)
 			qdb_overflow_acquire(c, 2);
@@ -363,7 +398,10 @@ write_new(Update *u, QdbRecWriter *w, const QdbXact *old_def)
 	qdb_rec_write1(w, (u->hot ? XLQ_NEW_HOT : 0) | (u->shared ? XLQ_NEW_SHARED : 0) |
 				   (u->new_xx.idx ? XLQ_NEW_XX : 0) | (same ? XLQ_NEW_DIFF : 0) |
 				   (same_header ? XLQ_NEW_SAME_HEADER : 0) | (wide ? XLQ_NEW_WIDE : 0) |
-				   ((u->old_xmax.mask & QDB_X_KEYS_UPDATED) ? XLQ_NEW_KEYS : 0));
+				   ((u->old_xmax.mask & QDB_X_KEYS_UPDATED) ? XLQ_NEW_KEYS : 0) |
+				   (u->prune ? XLQ_NEW_PRUNE : 0));
+	if (u->prune != NULL)
+		qdb_rec_write_prune(w, &u->prune->list);
 	write_offset(w, u->a.off, wide);
 	if (same)
 	{
@@ -419,7 +457,7 @@ log_update(Update *u, bool vm_cleared, bool old_vm_cleared)
 	char		data[2 * BLCKSZ];
 	char		old_data[64];
 	char		overflow_data[128];
-	uint8		flags = old_vm_cleared ? XLQ_UPDATE_OLD_VM : 0;
+	char		main[1 + sizeof(TransactionId)] = {0};
 	bool		same = u->newbuf == u->c.buf;
 	QdbRecWriter w;
 	QdbXact		def;
@@ -431,8 +469,14 @@ log_update(Update *u, bool vm_cleared, bool old_vm_cleared)
 	ItemPointerSet(&def.next, BufferGetBlockNumber(u->newbuf), u->a.off);
 
 	XLogBeginInsert();
-	if (flags)
-		XLogRegisterData((char *) &flags, sizeof(flags));
+	main[0] = (old_vm_cleared ? XLQ_UPDATE_OLD_VM : 0) | (u->prune ? XLQ_UPDATE_PRUNE : 0);
+	if (u->prune != NULL)
+	{
+		memcpy(main + 1, &u->prune->conflict, sizeof(TransactionId));
+		XLogRegisterData(main, sizeof(main));
+	}
+	else if (main[0])
+		XLogRegisterData(main, 1);
 	QdbRecWriterInit(&w, data, sizeof(data));
 	write_new(u, &w, &def);
 	XLogRegisterBuffer(QDB_BLOCK_PAGE, u->newbuf,
@@ -487,7 +531,14 @@ apply(Update *u)
 		qdb_alloc_apply(&u->b);
 	}
 	else
+	{
 		vm_cleared = qdb_clear_all_visible(c->rel, c->buf, c->vmbuffer);
+		if (u->prune != NULL)
+		{
+			qdb_prune_apply(u->prune, NULL);
+			PageSetPrunable(c->view.page, c->xid);
+		}
+	}
 	qdb_alloc_apply(&u->a);
 	qdb_apply_xx(c->view.page, c->blk, c->off, &u->old_xx, opage, oblk);
 	qdb_apply_entry(page, &u->new_xi);
@@ -520,6 +571,11 @@ finish(Update *u, TupleTableSlot *slot)
 	qdb_slot_set_system(slot, c->rel, &tid, c->xid, c->cid,
 						(u->new_xmax.mask & QDB_X_ABORTED) ? InvalidTransactionId : u->new_xmax.xid);
 	pgstat_count_heap_update(c->rel, u->hot);
+	if (u->prune != NULL)
+	{
+		qdb_prune_report(c->rel, u->prune);
+		pfree(u->prune);
+	}
 }
 
 TM_Result
@@ -563,7 +619,7 @@ qdb_tuple_update(Relation rel, ItemPointer otid, TupleTableSlot *slot, CommandId
 		qdb_form_needs_toast(rel, &u.form);
 
 		compute_xmaxes(&u);
-		if (toast || !plan_same_page(&u))
+		if (toast || (!plan_same_page(&u) && !plan_with_prune(&u)))
 			find_place(&u, toast);
 		CheckForSerializableConflictIn(rel, &u.c.tid, u.c.blk);
 		apply(&u);

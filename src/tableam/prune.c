@@ -1,0 +1,417 @@
+/*-------------------------------------------------------------------------
+ *
+ * prune.c
+ *		Removes what no snapshot needs, and cools what all see.
+ *
+ * Pruning removes dead versions and shortens HOT chains to a redirect.  Cooling
+ * takes an inserter that everyone sees out of its rows (they have entry 0 then),
+ * so that the entry can be used again and nothing has to be frozen later.  Both
+ * happen in one step and by one horizon: what is dead by it goes before what
+ * replaced it is cooled.  A chain whose link could not be checked any more
+ * cannot arise.
+ *
+ * Readers hold no pin that would matter: the exclusive lock is enough.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "tableam/prune.h"
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/procarray.h"
+
+/* Raises *xid to the newest deleter of a row that was once there to see. */
+void
+qdb_advance_removed(QdbRow *row, TransactionId *xid)
+{
+	TransactionId xmin = QdbRowXmin(row);
+	TransactionId xmax;
+
+	if (QdbRowNoXmax(row) || (row->xx->mask & QDB_X_LOCK_ONLY))
+		return;
+	xmax = qdb_row_update_xid(row);
+	if (xmax == xmin || !TransactionIdIsNormal(xmax))
+		return;
+	if (row->xi != NULL && ((row->xi->mask & QDB_X_ABORTED) ||
+							(!(row->xi->mask & QDB_X_COMMITTED) && !TransactionIdDidCommit(xmin))))
+		return;
+	if (!TransactionIdIsValid(*xid) || TransactionIdFollows(xmax, *xid))
+		*xid = xmax;
+}
+
+static void
+record_prunable(QdbPrune *p, QdbRow *row)
+{
+	TransactionId xid = qdb_row_update_xid(row);
+
+	if (TransactionIdIsNormal(xid) &&
+		(!TransactionIdIsValid(p->new_prune_xid) || TransactionIdPrecedes(xid, p->new_prune_xid)))
+		p->new_prune_xid = xid;
+}
+
+/* The row goes, and with it its entry of the overflow page. */
+static void
+forget_row(QdbPrune *p, OffsetNumber off)
+{
+	const uint8 *row = QdbPageRow(p->view->page, off);
+
+	p->removed[off] = true;
+	if (row[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW)
+		p->overflow[p->noverflow++] = QdbRowXX(row);
+}
+
+static void
+record_unused(QdbPrune *p, OffsetNumber off)
+{
+	if (p->removed[off])
+		return;
+	forget_row(p, off);
+	p->list.unused[p->list.nunused++] = off;
+	p->ndeleted++;
+}
+
+static bool
+is_normal(QdbPrune *p, OffsetNumber off)
+{
+	return ItemIdIsNormal(PageGetItemId(p->view->page, off));
+}
+
+/*
+ * Follows the HOT chain of a root.  Returns how many members it has, up to the
+ * first that is not dead, and the index of the last dead one, or -1.
+ */
+static int
+walk_chain(QdbPrune *p, OffsetNumber root, OffsetNumber *chain, int *last_dead)
+{
+	OffsetNumber at = root;
+	TransactionId prior = InvalidTransactionId;
+	ItemPointerData next;
+	int			n = 0;
+	QdbRow		row;
+
+	*last_dead = -1;
+	if (!is_normal(p, root))
+	{
+		chain[n++] = root;
+		at = ItemIdGetRedirect(PageGetItemId(p->view->page, root));
+	}
+	while (at >= FirstOffsetNumber && at <= p->max && !p->removed[at] && n < QDB_MAX_OFFSETS &&
+		   qdb_view_row(p->view, at, &row) &&
+		   (!TransactionIdIsValid(prior) || QdbRowXmin(&row) == prior))
+	{
+		chain[n++] = at;
+		if (p->htsv[at] == HEAPTUPLE_DEAD)
+		{
+			*last_dead = n - 1;
+			qdb_advance_removed(&row, &p->conflict);
+		}
+		else if (p->htsv[at] == HEAPTUPLE_RECENTLY_DEAD || p->htsv[at] == HEAPTUPLE_DELETE_IN_PROGRESS)
+			record_prunable(p, &row);
+		/* A recently dead one before a dead one is dead. */
+		if (p->htsv[at] != HEAPTUPLE_DEAD && p->htsv[at] != HEAPTUPLE_RECENTLY_DEAD)
+			break;
+		if (!QdbRowHotUpdated(&row) || !QdbRowNext(&row, &next))
+			break;
+		prior = qdb_row_update_xid(&row);
+		at = ItemPointerGetOffsetNumber(&next);
+	}
+	return n;
+}
+
+static void
+prune_chain(QdbPrune *p, OffsetNumber root)
+{
+	bool		normal = is_normal(p, root);
+	OffsetNumber chain[QDB_MAX_OFFSETS + 1];
+	int			last_dead;
+	int			n;
+	QdbRow		row;
+
+	if (normal)
+	{
+		qdb_view_row(p->view, root, &row);
+		if (QdbRowHeapOnly(&row))
+		{
+			/* Not the start of a chain; but aborted ones belong to none. */
+			if (p->htsv[root] == HEAPTUPLE_DEAD && !QdbRowHotUpdated(&row))
+			{
+				qdb_advance_removed(&row, &p->conflict);
+				record_unused(p, root);
+			}
+			return;
+		}
+	}
+	n = walk_chain(p, root, chain, &last_dead);
+	if (last_dead < 0)
+	{
+		/* A redirect to nothing is left over from an aborted update. */
+		if (!normal && n < 2)
+			p->list.dead[p->list.ndead++] = root;
+		return;
+	}
+	for (int i = 1; i <= last_dead; i++)
+		record_unused(p, chain[i]);
+	if (normal)
+	{
+		forget_row(p, root);
+		p->ndeleted++;
+	}
+	if (last_dead == n - 1)
+		p->list.dead[p->list.ndead++] = root;
+	else
+	{
+		p->list.redirect[2 * p->list.nredirect] = root;
+		p->list.redirect[2 * p->list.nredirect + 1] = chain[last_dead + 1];
+		p->list.nredirect++;
+	}
+}
+
+/* Rows that stay: drops what holds them no more, and cools inserters. */
+static void
+plan_entries(QdbPrune *p)
+{
+	bool		cool[QDB_MAX_CAP + 1] = {0};
+
+	for (OffsetNumber off = FirstOffsetNumber; off <= p->max; off++)
+	{
+		QdbRow		row;
+		int			i;
+
+		if (p->removed[off] || !qdb_view_row(p->view, off, &row))
+			continue;
+		if (row.xx != NULL && (row.xx->mask & QDB_X_ABORTED))
+		{
+			if (row.data[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW)
+				p->overflow[p->noverflow++] = QdbRowXX(row.data);
+			p->list.clear[p->list.nclear++] = off;
+		}
+		i = row.data[QDB_ROW_XI];
+		if (i == 0 || cool[i] || p->htsv[off] == HEAPTUPLE_INSERT_IN_PROGRESS ||
+			p->htsv[off] == HEAPTUPLE_DEAD || !TransactionIdPrecedes(row.xi->xid, p->horizon) ||
+			!TransactionIdIsNormal(row.xi->xid) || TransactionIdIsCurrentTransactionId(row.xi->xid))
+			continue;
+		cool[i] = true;
+		p->list.cool[p->list.ncool++] = i;
+		if (!TransactionIdIsValid(p->conflict) || TransactionIdFollows(row.xi->xid, p->conflict))
+			p->conflict = row.xi->xid;
+	}
+}
+
+/*
+ * What could be removed by the horizon.  With entries: also what could be
+ * cooled.  The page is locked exclusively and not changed yet.
+ */
+void
+qdb_prune_plan(QdbPrune *p, QdbView *view, TransactionId horizon, bool entries)
+{
+	memset(p, 0, offsetof(QdbPrune, list));
+	p->list.nredirect = p->list.ndead = p->list.nunused = p->list.ncool = p->list.nclear = 0;
+	p->view = view;
+	p->horizon = horizon;
+	p->max = PageGetMaxOffsetNumber(view->page);
+
+	/* Once for each row: the answer may change while we look. */
+	for (OffsetNumber off = FirstOffsetNumber; off <= p->max; off++)
+	{
+		QdbRow		row;
+
+		p->htsv[off] = qdb_view_row(view, off, &row) ? qdb_row_satisfies_vacuum(&row, horizon) : -1;
+	}
+	for (OffsetNumber off = FirstOffsetNumber; off <= p->max; off++)
+	{
+		ItemId		lp = PageGetItemId(view->page, off);
+
+		if (!p->removed[off] && ItemIdIsUsed(lp) && !ItemIdIsDead(lp))
+			prune_chain(p, off);
+	}
+	p->removes = p->list.nredirect + p->list.ndead + p->list.nunused > 0;
+	if (entries)
+		plan_entries(p);
+}
+
+bool
+qdb_prune_has_work(const QdbPrune *p)
+{
+	return p->removes || p->list.ncool + p->list.nclear > 0;
+}
+
+/* In a critical section. */
+void
+qdb_prune_apply(QdbPrune *p, Page opage)
+{
+	Page		page = p->view->page;
+
+	qdb_page_prune(page, &p->list);
+	if (p->removes)
+		((PageHeader) page)->pd_prune_xid = p->new_prune_xid;
+	PageClearFull(page);
+	for (int i = 0; i < p->noverflow; i++)
+		qdb_overflow_free(opage, p->overflow[i]);
+}
+
+static void
+log_prune(Relation rel, QdbPrune *p, Buffer buf, Buffer obuf)
+{
+	char		data[4 * 1024];
+	char		main[1 + sizeof(TransactionId)] = {0};
+	QdbRecWriter w;
+	XLogRecPtr	lsn;
+
+	memcpy(main + 1, &p->conflict, sizeof(TransactionId));
+	QdbRecWriterInit(&w, data, sizeof(data));
+	qdb_rec_write_prune(&w, &p->list);
+	XLogBeginInsert();
+	XLogRegisterData(main, sizeof(main));
+	XLogRegisterBuffer(QDB_BLOCK_PAGE, buf, REGBUF_STANDARD);
+	XLogRegisterBufData(QDB_BLOCK_PAGE, w.start, w.p - w.start);
+	if (p->noverflow > 0)
+	{
+		XLogRegisterBuffer(QDB_BLOCK_OVERFLOW, obuf, 0);
+		XLogRegisterBufData(QDB_BLOCK_OVERFLOW, (char *) p->overflow, p->noverflow * sizeof(uint16));
+	}
+	lsn = qdb_xlog_insert(XLOG_QDB_PRUNE);
+	PageSetLSN(BufferGetPage(buf), lsn);
+	if (p->noverflow > 0)
+		PageSetLSN(BufferGetPage(obuf), lsn);
+}
+
+/* Carries a plan out and logs it. */
+void
+qdb_prune_execute(Relation rel, QdbPrune *p, Buffer buf)
+{
+	Buffer		obuf = InvalidBuffer;
+
+	if (p->noverflow > 0)
+	{
+		obuf = qdb_read_buffer(rel, QdbPageSpecial(p->view->page)->overflow, NULL);
+		LockBuffer(obuf, BUFFER_LOCK_EXCLUSIVE);
+	}
+
+	START_CRIT_SECTION();
+	qdb_prune_apply(p, obuf == InvalidBuffer ? NULL : BufferGetPage(obuf));
+	MarkBufferDirty(buf);
+	if (obuf != InvalidBuffer)
+		MarkBufferDirty(obuf);
+	if (RelationNeedsWAL(rel))
+		log_prune(rel, p, buf, obuf);
+	END_CRIT_SECTION();
+
+	if (obuf != InvalidBuffer)
+		UnlockReleaseBuffer(obuf);
+}
+
+static void
+report_removed(Relation rel, const QdbPrune *p)
+{
+	if (p->ndeleted > p->list.ndead)
+		pgstat_update_heap_dead_tuples(rel, p->ndeleted - p->list.ndead);
+}
+
+/*
+ * In passing, for a page that is read: prunes if something may be dead and the
+ * page is short of space.  The page is pinned and not locked.
+ */
+void
+qdb_prune_opt(Relation rel, Buffer buf)
+{
+	Page		page = BufferGetPage(buf);
+	TransactionId prune_xid = ((PageHeader) page)->pd_prune_xid;
+	GlobalVisState *vistest;
+	Size		minfree;
+	QdbView		view;
+	QdbPrune	p;
+
+	if (!TransactionIdIsValid(prune_xid) || PageIsNew(page) || RecoveryInProgress())
+		return;
+	vistest = GlobalVisTestFor(rel);
+	if (!GlobalVisTestIsRemovableXid(vistest, prune_xid))
+		return;
+	minfree = Max(RelationGetTargetPageFreeSpace(rel, HEAP_DEFAULT_FILLFACTOR), BLCKSZ / 10);
+	if ((!PageIsFull(page) && QdbPageGap(page) >= minfree) || !ConditionalLockBuffer(buf))
+		return;
+	qdb_view_init(&view, rel, buf);
+	qdb_prune_plan(&p, &view, GlobalVisTestNonRemovableHorizon(vistest), true);
+	if (p.removes)
+	{
+		qdb_prune_execute(rel, &p, buf);
+		report_removed(rel, &p);
+	}
+	else if (((PageHeader) page)->pd_prune_xid != p.new_prune_xid || PageIsFull(page))
+	{
+		((PageHeader) page)->pd_prune_xid = p.new_prune_xid;
+		PageClearFull(page);
+		MarkBufferDirtyHint(buf, true);
+	}
+	qdb_view_done(&view);
+	LockBuffer(buf, BUFFER_LOCK_UNLOCK);
+}
+
+/*
+ * For a row that does not fit on the page, which is locked exclusively: frees
+ * space if that is worth a record.
+ */
+bool
+qdb_prune_for_insert(Relation rel, Buffer buf)
+{
+	Page		page = BufferGetPage(buf);
+	TransactionId horizon;
+	bool		done = false;
+	int			old = 0;
+	QdbView		view;
+	QdbPrune	p;
+
+	if (QdbPageIsOverflow(page) || PageGetMaxOffsetNumber(page) == 0)
+		return false;
+	horizon = GlobalVisTestNonRemovableHorizon(GlobalVisTestFor(rel));
+	for (int i = 1; i <= QdbPageSpecial(page)->cap; i++)
+	{
+		QdbXact    *x = QdbPageXact(page, i);
+
+		old += !(x->mask & QDB_X_MULTI) && TransactionIdIsNormal(x->xid) &&
+			TransactionIdPrecedes(x->xid, horizon);
+	}
+	if (old < 4)
+		return false;
+	qdb_view_init(&view, rel, buf);
+	qdb_prune_plan(&p, &view, horizon, true);
+	if (p.list.ncool >= 4 || p.list.nunused > 0)
+	{
+		qdb_prune_execute(rel, &p, buf);
+		report_removed(rel, &p);
+		done = true;
+	}
+	qdb_view_done(&view);
+	return done;
+}
+
+/*
+ * For an UPDATE whose new version does not fit: plans a prune, carried out on a
+ * copy of the page.  False: there is nothing to gain.  The caller does the same
+ * to the page and puts the plan into its own record.
+ */
+bool
+qdb_prune_for_update(QdbPrune *p, QdbView *view, Page copy)
+{
+	TransactionId prune_xid = ((PageHeader) view->page)->pd_prune_xid;
+	GlobalVisState *vistest;
+
+	if (!TransactionIdIsValid(prune_xid) ||
+		QdbPageSpecial(view->page)->overflow != InvalidBlockNumber)
+		return false;
+	vistest = GlobalVisTestFor(view->rel);
+	if (!GlobalVisTestIsRemovableXid(vistest, prune_xid))
+		return false;
+	qdb_prune_plan(p, view, GlobalVisTestNonRemovableHorizon(vistest), true);
+	if (!p->removes)
+		return false;
+	memcpy(copy, view->page, BLCKSZ);
+	qdb_page_prune(copy, &p->list);
+	return true;
+}
+
+void
+qdb_prune_report(Relation rel, const QdbPrune *p)
+{
+	report_removed(rel, p);
+}
