@@ -62,6 +62,8 @@ extern int64 qdb_max_lag_us;
 extern int	qdb_clone_rate_kb;	/* per second; 0: unlimited */
 extern int	qdb_lost_wal_limit_mb;	/* of WAL kept below quantadb/lost */
 extern int	qdb_wal_retention_limit_mb; /* of WAL kept for members */
+extern int	qdb_stall_timeout_ms;	/* 0: for ever */
+extern int	qdb_min_free_space_mb;	/* 0: never too little */
 extern int	qdb_debug_apply_stop;	/* point at which the application of
 									 * staged work dies; -1: none */
 

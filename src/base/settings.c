@@ -46,6 +46,8 @@ int64		qdb_max_lag_us = -1;
 int			qdb_clone_rate_kb = 0;
 int			qdb_lost_wal_limit_mb = 1024;
 int			qdb_wal_retention_limit_mb = 4096;
+int			qdb_stall_timeout_ms = 10000;
+int			qdb_min_free_space_mb = 64;
 int			qdb_debug_apply_stop = -1;
 
 static const struct config_enum_entry consistency_options[] = {
@@ -327,6 +329,12 @@ qdb_define_settings(void)
 	DefineCustomIntVariable("quantadb.wal_retention_limit", "Most WAL that is kept for members that lack it.",
 							"A member that lacks more gets its data anew.",
 							&qdb_wal_retention_limit_mb, 4096, 64, MAX_KILOBYTES,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("quantadb.stall_timeout", "A write of WAL, or the postmaster, may be stuck for so long before this node gives its seat up.",
+							"0: for ever.", &qdb_stall_timeout_ms, 10000, 0, 3600 * 1000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("quantadb.min_free_space", "With less room on the disk this node gives its seat up.",
+							"0: never.", &qdb_min_free_space_mb, 64, 0, MAX_KILOBYTES,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomIntVariable("quantadb.debug_apply_stop", "Kills the postmaster at this point of staged work.",
 							"Three points a step: before, in the middle, after. For tests.",

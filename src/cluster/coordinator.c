@@ -357,6 +357,7 @@ take_turn(void)
 	qdb_lease_turn();
 	qdb_reads_turn();
 	qdb_heartbeat_turn();
+	qdb_health_turn();
 	qdb_handover_turn();
 	qdb_promotion_turn();
 	qdb_wishes_turn();

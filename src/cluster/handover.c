@@ -1,13 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * handover.c
- *		The holder gives its seat up: for a MOVE, or because it shuts down.
+ *		The holder gives its seat up: for a MOVE, because it is sick, or because it
+ *		shuts down.
  *
  *	near		the target streams and is nearly there; writes go on
  *	freeze		fenced: no write is acknowledged any more; WAL ends for good
  *	catch up	a quorum and the target have all of it
  *	release		RELEASE is proposed until its outcome is known
  *	linger		others choose; this node, frozen, keeps the sessions that wait
+ *
+ * A sick holder (health.c) has no target: whoever has the most takes over.  Where WAL
+ * does not reach its disk it cannot freeze either, and goes from the fence to the
+ * release at once; what it has not acknowledged is then thrown away.
  *
  * The leader opens the next epoch and the reports decide as always, so a target
  * that does not have the most WAL cannot win (I6), except by force.
@@ -40,6 +45,7 @@
 #define ALONE_US			(300 * 1000)
 #define LINGER_US			(1000 * 1000)
 #define ANSWER_US			(250 * 1000)
+#define SICK_AGAIN_US		(10 * 1000 * 1000)	/* after the seat was kept */
 
 typedef enum Step
 {
@@ -60,6 +66,8 @@ static int64 next_release_us;
 static int	nunanswered;		/* RELEASEs that may still commit */
 static int64 released_us;
 static int64 opened_us;
+static char sickness[QDB_REASON_SIZE];	/* why, without a MOVE; "": with one */
+static int64 next_sick_us = 0;
 
 static void
 go_to(Step next)
@@ -97,6 +105,8 @@ keep_seat(void)
 {
 	qdb_thaw_wal();
 	qdb_co.handing_over = false;
+	sickness[0] = '\0';
+	next_sick_us = qdb_co.now_us + SICK_AGAIN_US;
 	go_to(STEP_NONE);
 }
 
@@ -107,6 +117,11 @@ give_up(const char *why)
 	QdbCommand	command;
 
 	ereport(LOG, (errmsg("[failover] the switchover was given up: %s", why)));
+	if (sickness[0] != '\0')
+	{
+		keep_seat();
+		return;
+	}
 	keep_seat();
 	memset(&command, 0, sizeof(command));
 	command.type = QDB_CMD_MOVE;
@@ -214,6 +229,45 @@ freeze(bool force)
 		qdb_end_writers();
 }
 
+/* Does who shall have the last WAL have it?  Force does not wait for that long. */
+static void
+catch_up(const QdbMove * move)
+{
+	bool		sick = sickness[0] != '\0';
+
+	qdb_wake_streamer();
+	if (quorum_has(goal) && (sick || stream_flush(move->target) >= goal))
+		go_to(STEP_RELEASE);
+	else if (is_late(CATCH_UP_US) && (sick ? !qdb_is_async(qdb_co.state) : move->force))
+		go_to(STEP_RELEASE);
+	else if (is_late(CATCH_UP_US))
+		give_up("a quorum, or it, did not get the last WAL in time");
+}
+
+/*
+ * qdb_give_seat_up
+ *		This node is sick and another can take the seat.
+ *
+ * stuck: WAL does not reach the disk.  Strict reads end with the fence here, not
+ * with the next turn: the RELEASE lets the others go on without a wait (I9).
+ */
+void
+qdb_give_seat_up(const char *why, bool stuck)
+{
+	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
+
+	if (step != STEP_NONE || grant == NULL || !qdb_grant_is_ours(grant) ||
+		qdb_shared->open_epoch != grant->epoch || qdb_co.now_us < next_sick_us)
+		return;
+	ereport(LOG, (errmsg("[failover] Giving the seat up: %s", why)));
+	strlcpy(sickness, why, sizeof(sickness));
+	epoch = grant->epoch;
+	begin_freeze();
+	pg_atomic_write_u64(&qdb_shared->lease_until, 0);
+	if (stuck)
+		go_to(STEP_RELEASE);
+}
+
 /* Once a RELEASE has left, only its outcome counts: it is repeated, not taken back. */
 static void
 take_step(const QdbGrant *grant, const QdbMove * move)
@@ -235,19 +289,13 @@ take_step(const QdbGrant *grant, const QdbMove * move)
 			wait_until_near(move);
 			break;
 		case STEP_FREEZE:
-			freeze(move->force);
+			freeze(move->force || sickness[0] != '\0');
 			break;
 		case STEP_CATCH_UP:
-			qdb_wake_streamer();
-			if (quorum_has(goal) && stream_flush(move->target) >= goal)
-				go_to(STEP_RELEASE);
-			else if (is_late(CATCH_UP_US) && move->force)
-				go_to(STEP_RELEASE);
-			else if (is_late(CATCH_UP_US))
-				give_up("a quorum, or it, did not get the last WAL in time");
+			catch_up(move);
 			break;
 		case STEP_RELEASE:
-			propose_release(grant, "switchover");
+			propose_release(grant, sickness[0] != '\0' ? sickness : "switchover");
 			break;
 	}
 }
@@ -267,7 +315,7 @@ qdb_handover_turn(void)
 		epoch = grant->epoch;
 		go_to(STEP_RELEASE);
 	}
-	if (step != STEP_NONE && step != STEP_RELEASE &&
+	if (step != STEP_NONE && step != STEP_RELEASE && sickness[0] == '\0' &&
 		(move->target == 0 || move->time_us != move_time_us))
 		keep_seat();
 	take_step(grant, move);

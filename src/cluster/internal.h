@@ -253,8 +253,18 @@ extern bool qdb_freeze_wal(XLogRecPtr *end);
 extern void qdb_thaw_wal(void);
 extern void qdb_end_writers(void);
 
+/* ---- health.c ---- */
+extern void qdb_health_turn(void);
+
+/* Why this node is too sick for a seat; "" when it is not. */
+extern const char *qdb_sickness(void);
+
+/* It does not answer now: a crash cycle would wait for it. */
+extern bool qdb_postmaster_hangs(void);
+
 /* ---- handover.c ---- */
 extern void qdb_handover_turn(void);
+extern void qdb_give_seat_up(const char *why, bool stuck);
 
 /* The seat is given up, and this node waits with its demotion. */
 extern bool qdb_handover_lingers(void);

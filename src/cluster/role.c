@@ -96,7 +96,12 @@ stop_primary(const char *reason)
 	qdb_shared->open_epoch = 0;
 	qdb_shared->fenced = true;
 	SpinLockRelease(&qdb_shared->mutex);
-	if (qdb_co.now_us < next_demote_us)
+
+	/*
+	 * Fenced it is; a postmaster that hangs would only leave it without a
+	 * coordinator.
+	 */
+	if (qdb_co.now_us < next_demote_us || qdb_postmaster_hangs())
 		return;
 	next_demote_us = qdb_co.now_us + DEMOTE_US;
 	ereport(LOG, (errmsg("[failover] Demoting to standby: %s", reason)));
@@ -331,7 +336,11 @@ publish_role(bool in_recovery)
 	int			node_state = current_node_state(in_recovery);
 
 	if (reason[0] == '\0')
-		reason = problem[0] != '\0' ? problem : standing_reason(qdb_self_member());
+		reason = problem;
+	if (reason[0] == '\0')
+		reason = qdb_sickness();
+	if (reason[0] == '\0')
+		reason = standing_reason(qdb_self_member());
 
 	strlcpy(qdb_co.why_not, reason, sizeof(qdb_co.why_not));
 	qdb_co.wal_end = current_wal_end(in_recovery);
