@@ -50,7 +50,7 @@ prepare_files(void)
 	if (qdb_file_exists(RECOVERY_SIGNAL_FILE))
 		return;
 	if (!qdb_remove_file(PROMOTE_SIGNAL_FILE) || !qdb_sweep_placeholders() ||
-		!qdb_secure_boot())		/* I15 */
+		!qdb_drop_foreign_histories() || !qdb_drop_torn_segments() || !qdb_secure_boot())	/* I15 */
 		ereport(FATAL,
 				(errcode(ERRCODE_IO_ERROR),
 				 errmsg("[failover] could not make sure that this member of a cluster boots as a standby"),

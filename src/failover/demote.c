@@ -39,23 +39,46 @@
 
 /*
  * InitWalRecovery ends the postmaster when the newest timeline in pg_wal does not
- * contain the checkpoint or the minimum recovery point.  Says whether it
- * would; a raised error counts as no objection, since recovery reads the same file.
+ * contain the checkpoint or the minimum recovery point.  Says whether it would, and of
+ * which timeline; *own is this server's.  Raises errors.
  */
 static bool
-recovery_would_refuse(char *why)
+is_refused(const ControlFileData *control, TimeLineID *own, TimeLineID *tip)
+{
+	QdbHistory	history;
+	bool		refuse;
+
+	*own = *tip = Max(control->checkPointCopy.ThisTimeLineID, control->minRecoveryPointTLI);
+	for (TimeLineID probe = *tip + 1; qdb_history_read(probe, &history) && history.exists; probe++)
+	{
+		/* A placeholder at the end is swept before recovery starts. */
+		if (!history.placeholder)
+			*tip = probe;
+		qdb_history_free(&history);
+	}
+	if (!qdb_history_read(*tip, &history))
+		return true;
+	refuse = qdb_history_owner(&history, *tip, control->checkPoint + 1) != control->checkPointCopy.ThisTimeLineID ||
+		(control->minRecoveryPoint != InvalidXLogRecPtr &&
+		 qdb_history_owner(&history, *tip, control->minRecoveryPoint) != control->minRecoveryPointTLI);
+	qdb_history_free(&history);
+	return refuse;
+}
+
+/* A raised error counts as no objection, since recovery reads the same file. */
+static bool
+recovery_would_refuse(TimeLineID *own, TimeLineID *tip)
 {
 	MemoryContext old = CurrentMemoryContext;
-	ControlFileData *volatile control = NULL;
-	TimeLineID	tip;
-	TimeLineID	probe;
-	QdbHistory	history;
-	bool		crc_ok;
-	bool		refuse;
+	volatile bool refuse = false;
 
 	PG_TRY();
 	{
-		control = get_controlfile(DataDir, &crc_ok);
+		bool		crc_ok;
+		ControlFileData *control = get_controlfile(DataDir, &crc_ok);
+
+		refuse = crc_ok && is_refused(control, own, tip);
+		pfree(control);
 	}
 	PG_CATCH();
 	{
@@ -63,31 +86,34 @@ recovery_would_refuse(char *why)
 		FlushErrorState();
 	}
 	PG_END_TRY();
-	if (control == NULL)
-		return false;
-
-	tip = Max(control->checkPointCopy.ThisTimeLineID, control->minRecoveryPointTLI);
-	for (probe = tip + 1; qdb_history_read(probe, &history) && history.exists; probe++)
-	{
-		/* A placeholder at the end is swept before recovery starts. */
-		if (!history.placeholder)
-			tip = probe;
-		qdb_history_free(&history);
-	}
-	refuse = !qdb_history_read(tip, &history);
-	if (!refuse)
-	{
-		refuse = qdb_history_owner(&history, tip, control->checkPoint + 1) != control->checkPointCopy.ThisTimeLineID ||
-			(control->minRecoveryPoint != InvalidXLogRecPtr &&
-			 qdb_history_owner(&history, tip, control->minRecoveryPoint) != control->minRecoveryPointTLI);
-		qdb_history_free(&history);
-	}
-	if (refuse)
-		snprintf(why, QDB_REASON_SIZE,
-				 "timeline %u, the newest in pg_wal, does not contain this server's checkpoint or recovery point",
-				 tip);
-	pfree(control);
 	return refuse;
+}
+
+/*
+ * qdb_drop_foreign_histories
+ *		Remove history files in which this server's own data have no place.
+ *
+ * One that was fetched for a later primary ends the postmaster at its next start when the
+ * data have gone past the fork (hazards 11): recovery takes the newest timeline for
+ * its goal.  Without the file the server starts on its own timeline, is told who holds
+ * the seat, and is rewound.  False: logged.
+ */
+bool
+qdb_drop_foreign_histories(void)
+{
+	TimeLineID	own;
+	TimeLineID	tip;
+	char		path[MAXPGPATH];
+
+	while (recovery_would_refuse(&own, &tip) && tip > own)
+	{
+		TLHistoryFilePath(path, tip);
+		ereport(LOG, (errmsg("[failover] removing \"%s\": this server's data are not in the history of timeline %u",
+							 path, tip)));
+		if (!qdb_remove_file(path) || !qdb_fsync_path(XLOGDIR, true))
+			return false;
+	}
+	return true;
 }
 
 /*
@@ -101,7 +127,9 @@ recovery_would_refuse(char *why)
 void
 qdb_demote(const char *reason)
 {
-	char		why[QDB_REASON_SIZE];
+	char		why[QDB_REASON_SIZE] = "";
+	TimeLineID	own;
+	TimeLineID	tip;
 
 	if (qdb_worker_shutdown_requested())
 		return;
@@ -111,12 +139,13 @@ qdb_demote(const char *reason)
 		ereport(LOG, (errmsg("[failover] not demoted: \"%s\" is not in place", STANDBY_SIGNAL_FILE)));
 		return;
 	}
-	if (recovery_would_refuse(why) || !qdb_limits_demanded(why))
-	{
-		ereport(LOG, (errmsg("[failover] not demoted: %s", why)));
-		return;
-	}
-	_exit(2);
+	/* The history of a later timeline is removed at the boot. */
+	if (recovery_would_refuse(&own, &tip) && tip <= own)
+		snprintf(why, sizeof(why),
+				 "timeline %u, the newest in pg_wal, does not contain this server's checkpoint or recovery point", tip);
+	else if (qdb_limits_demanded(why))
+		_exit(2);
+	ereport(LOG, (errmsg("[failover] not demoted: %s", why)));
 }
 
 /*

@@ -25,6 +25,7 @@ extern int	qdb_promotion_done(const QdbGrant *grant, char *why);
 extern void qdb_demote(const char *reason);
 extern int	qdb_match_history(const QdbState *state, const QdbEndOfWal *end, char *why);
 extern bool qdb_secure_boot(void);
+extern bool qdb_drop_foreign_histories(void);
 extern void qdb_end_blocking_queries(void);
 extern bool qdb_limits_demanded(char *why);
 

@@ -343,7 +343,11 @@ copy_fork_segment(const QdbGrant *grant, const QdbEndOfWal *end)
 	char		to[MAXPGPATH];
 	char		temp[MAXPGPATH];
 
-	if (end->timeline != grant->parent_timeline || end->end <= begin ||
+	/*
+	 * All of it or nothing: startup prefers the new timeline's file, and ends
+	 * the postmaster where that stops before the fork.
+	 */
+	if (end->timeline != grant->parent_timeline || end->end != grant->fork || end->end <= begin ||
 		wal_segment_size > COPY_MAX_BYTES)
 		return;
 	XLogFilePath(from, grant->parent_timeline, segno, wal_segment_size);
@@ -352,7 +356,7 @@ copy_fork_segment(const QdbGrant *grant, const QdbEndOfWal *end)
 		return;
 	/* PostgreSQL removes such files when it starts. */
 	snprintf(temp, sizeof(temp), XLOGDIR "/xlogtemp.%d", MyProcPid);
-	if (copy_begin(from, temp, Min(end->end, grant->fork) - begin) &&
+	if (copy_begin(from, temp, grant->fork - begin) &&
 		rename(temp, to) == 0 && qdb_fsync_path(XLOGDIR, true))
 		return;
 	ereport(LOG, (errcode_for_file_access(),

@@ -322,3 +322,60 @@ qdb_sweep_placeholders(void)
 		qdb_visit_wal_files(remove_placeholder_above, &newest) &&
 		qdb_sync_wal_folder();
 }
+
+/* Do two files have the same first bytes?  -1: one is not there, or cannot be read. */
+static int
+same_begin(const char *a, const char *b, uint32 length)
+{
+	char		x[XLOG_BLCKSZ];
+	char		y[XLOG_BLCKSZ];
+	int			fa = open(a, O_RDONLY | PG_BINARY | O_CLOEXEC);
+	int			fb = open(b, O_RDONLY | PG_BINARY | O_CLOEXEC);
+	int			same = fa >= 0 && fb >= 0 ? 1 : -1;
+
+	for (uint32 offset = 0; same == 1 && offset < length; offset += sizeof(x))
+	{
+		ssize_t		n = Min(sizeof(x), length - offset);
+
+		if (pg_pread(fa, x, n, offset) != n || pg_pread(fb, y, n, offset) != n)
+			same = -1;
+		else
+			same = memcmp(x, y, n) == 0;
+	}
+	if (fa >= 0)
+		close(fa);
+	if (fb >= 0)
+		close(fb);
+	return same;
+}
+
+/* Before the fork the segments of both timelines are copies of each other. */
+static bool
+drop_torn_segment(const char *path, TimeLineID timeline, XLogSegNo segno, bool history, void *arg)
+{
+	QdbHistory	parsed;
+	char		parent[MAXPGPATH];
+	XLogRecPtr	fork;
+
+	if (history || !qdb_history_read(timeline, &parsed))
+		return true;
+	if (parsed.nlines > 0)
+	{
+		fork = parsed.lines[parsed.nlines - 1].end;
+		XLogFilePath(parent, parsed.lines[parsed.nlines - 1].timeline, segno, wal_segment_size);
+		if (fork / wal_segment_size == segno && same_begin(path, parent, fork % wal_segment_size) == 0)
+		{
+			ereport(LOG, (errmsg("[failover] removing \"%s\": it does not reach the fork of its timeline at %X/%X",
+								 path, LSN_FORMAT_ARGS(fork))));
+			(void) qdb_remove_file(path);
+		}
+	}
+	qdb_history_free(&parsed);
+	return true;
+}
+
+bool
+qdb_drop_torn_segments(void)
+{
+	return qdb_visit_wal_files(drop_torn_segment, NULL) && qdb_sync_wal_folder();
+}

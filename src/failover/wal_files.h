@@ -72,4 +72,11 @@ extern bool qdb_visit_wal_files(QdbWalFileVisit visit, void *arg);
  */
 extern bool qdb_sweep_placeholders(void);
 
+/*
+ * Removes the first segments of timelines that do not reach their fork.  A walreceiver that
+ * dies while it begins a timeline leaves one; recovery prefers it to the old timeline's,
+ * and ends the postmaster where it stops.  No byte of the new timeline is in it.
+ */
+extern bool qdb_drop_torn_segments(void);
+
 #endif							/* QDB_WAL_FILES_H */

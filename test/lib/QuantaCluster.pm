@@ -274,6 +274,45 @@ sub start
 	die "$node->{name} does not start";
 }
 
+# Starts node $i so that it dies right after it did $call (unlink, rename) to the file of
+# that name, the first time after $self->arm_killer.
+sub start_with_killer
+{
+	my ($self, $i, $call, $name) = @_;
+	my $library = "$self->{dir}/killer.so";
+	(my $source = __FILE__) =~ s/QuantaCluster\.pm$/killer.c/;
+	run_ok('cc', '-shared', '-fPIC', '-O1', '-o', $library, $source, '-ldl') unless -e $library;
+	local @ENV{qw(LD_PRELOAD QDB_KILL_AT QDB_KILL_ARMED)} = ($library, "$call $name", "$self->{dir}/armed");
+	$self->start($i);
+}
+
+sub arm_killer { my ($self) = @_; append_file("$self->{dir}/armed", '') }
+
+# Waits for the death that was arranged so.
+sub await_killer
+{
+	my ($self, $i, $pid) = @_;
+	$self->wait_for(sub { !alive($pid) }, 60, "n$i is killed");
+	$self->wait_for(sub { !grep { alive($_) } children_of($pid) }, 30, "the orphans of n$i have gone");
+	$self->forget_zombie($i, $pid);
+}
+
+# Every process of node $i at once.
+sub freeze
+{
+	my ($self, $i) = @_;
+	my $pid = $self->postmaster($i);
+	kill 'STOP', $pid;
+	kill 'STOP', children_of($pid);
+}
+
+sub thaw
+{
+	my ($self, $i) = @_;
+	my $pid = $self->postmaster($i);
+	kill 'CONT', $pid, children_of($pid);
+}
+
 sub stop
 {
 	my ($self, $i, $mode) = @_;
