@@ -35,6 +35,9 @@ AS 'MODULE_PATHNAME', 'qdb_sql_promote' LANGUAGE C;
 CREATE FUNCTION quantadb_set_role(node text, role text) RETURNS void
 AS 'MODULE_PATHNAME', 'qdb_sql_set_role' LANGUAGE C STRICT;
 
+CREATE FUNCTION quantadb_recover(cluster_name text) RETURNS text
+AS 'MODULE_PATHNAME', 'qdb_sql_recover' LANGUAGE C VOLATILE STRICT;
+
 CREATE FUNCTION quantadb_remove(node text) RETURNS void
 AS 'MODULE_PATHNAME', 'qdb_sql_remove' LANGUAGE C STRICT;
 
@@ -63,6 +66,7 @@ REVOKE ALL ON FUNCTION quantadb_join(text, text, bool) FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_promote(text, bool) FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_set_role(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_remove(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_recover(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_pause() FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_resume() FROM PUBLIC;
 REVOKE ALL ON FUNCTION quantadb_set(text, text) FROM PUBLIC;
@@ -71,7 +75,7 @@ REVOKE ALL ON FUNCTION quantadb_revoke_api_token(text) FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION quantadb_init(text), quantadb_join_token(text, interval),
 	quantadb_join(text, text, bool), quantadb_promote(text, bool), quantadb_set_role(text, text),
-	quantadb_remove(text), quantadb_pause(), quantadb_resume(), quantadb_set(text, text),
+	quantadb_remove(text), quantadb_recover(text), quantadb_pause(), quantadb_resume(), quantadb_set(text, text),
 	quantadb_api_token(text, interval), quantadb_revoke_api_token(text), quantadb_rotate_certificates() TO quantadb_admin;
 
 -- Functions for every session

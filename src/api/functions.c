@@ -32,6 +32,7 @@ PG_FUNCTION_INFO_V1(qdb_sql_join_token);
 PG_FUNCTION_INFO_V1(qdb_sql_promote);
 PG_FUNCTION_INFO_V1(qdb_sql_set_role);
 PG_FUNCTION_INFO_V1(qdb_sql_remove);
+PG_FUNCTION_INFO_V1(qdb_sql_recover);
 PG_FUNCTION_INFO_V1(qdb_sql_pause);
 PG_FUNCTION_INFO_V1(qdb_sql_resume);
 PG_FUNCTION_INFO_V1(qdb_sql_set);
@@ -264,6 +265,33 @@ qdb_sql_remove(PG_FUNCTION_ARGS)
 	qdb_require_member();
 	run_wish(QDB_REQ_REMOVE, PG_GETARG_TEXT_PP(0), 0, "remove the node");
 	PG_RETURN_VOID();
+}
+
+/* The new cluster is a matter of this node alone: nothing is forwarded. */
+Datum
+qdb_sql_recover(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	QdbRequest *request = palloc0(sizeof(QdbRequest));
+	char	   *loss;
+
+	qdb_require_member();
+	if (name[0] == '\0' || strlen(name) >= QDB_NAME_SIZE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("name of a cluster must have 1 to %d bytes", QDB_NAME_SIZE - 1)));
+	request->kind = QDB_REQ_RECOVER;
+	strlcpy(request->text, name, sizeof(request->text));
+	qdb_run_request(request, PROPOSE_TIMEOUT_MS, "recover the cluster");
+	loss = strchr(request->message, ' ');
+	if (loss == NULL)
+		elog(ERROR, "malformed answer of the coordinator");
+	*loss++ = '\0';
+	ereport(NOTICE,
+			(errmsg("this node begins a new cluster, of which it is the only voter"),
+			 errdetail("%s", loss),
+			 errhint("The members of the old cluster are refused: give each new data, and join it. See quantadb_status() for when this node takes writes.")));
+	PG_RETURN_TEXT_P(cstring_to_text(request->message));
 }
 
 static void

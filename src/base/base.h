@@ -195,7 +195,9 @@ typedef enum QdbRequestKind
 								 * answer's text is the token */
 	QDB_REQ_ROLE,				/* text: node name; number: QdbRole; the
 								 * answer's text is a warning or empty */
-	QDB_REQ_REMOVE				/* text: node name; the same */
+	QDB_REQ_REMOVE,				/* text: node name; the same */
+	QDB_REQ_RECOVER				/* text: cluster name; the answer's text: the
+								 * new id, a space, what may be lost */
 } QdbRequestKind;
 
 typedef enum QdbRequestState

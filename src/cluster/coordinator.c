@@ -378,6 +378,8 @@ take_turn(void)
 static int
 take_inert_turn(void)
 {
+	if (qdb_recover_turn())
+		return TURN_MS;
 	qdb_requests_turn();
 	qdb_join_turn();
 	if (qdb_shared->removed)
@@ -413,6 +415,7 @@ begin(void)
 	if (!qdb_open_raft(why, sizeof(why)))
 		ereport(ERROR, (errmsg("[raft] could not open the Raft log: %s", why),
 						errhint("Remove this member from the cluster and join it anew.")));
+	qdb_finish_recovery();
 	ereport(LOG, (errmsg("[cluster] node \"%s\" is member %llu, boot %llu", qdb_co.self.name,
 						 (unsigned long long) qdb_co.self.member,
 						 (unsigned long long) qdb_co.self.boot)));

@@ -58,22 +58,31 @@ qdb_make_folder(char *why, size_t why_size)
 	return true;
 }
 
+bool
+qdb_make_cluster_id(char *cluster_id)
+{
+	uint8		u[UUID_LEN];
+
+	if (!pg_strong_random(u, sizeof(u)))
+		return false;
+	u[6] = (u[6] & 0x0f) | 0x40;
+	u[8] = (u[8] & 0x3f) | 0x80;
+	snprintf(cluster_id, QDB_CLUSTER_ID_SIZE,
+			 "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+			 u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7],
+			 u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+	return true;
+}
+
 static bool
 make_identity(QdbIdentity *identity)
 {
 	struct stat st;
-	uint8		u[UUID_LEN];
 
 	memset(identity, 0, sizeof(*identity));
-	if (!pg_strong_random(u, sizeof(u)) || stat(DataDir, &st) != 0 ||
+	if (!qdb_make_cluster_id(identity->cluster_id) || stat(DataDir, &st) != 0 ||
 		!pg_strong_random(&identity->incarnation, sizeof(identity->incarnation)))
 		return false;
-	u[6] = (u[6] & 0x0f) | 0x40;
-	u[8] = (u[8] & 0x3f) | 0x80;
-	snprintf(identity->cluster_id, sizeof(identity->cluster_id),
-			 "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
-			 u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7],
-			 u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
 	identity->incarnation &= PG_INT64_MAX;
 	identity->incarnation |= 1;
 	identity->member = 1;

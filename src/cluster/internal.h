@@ -157,6 +157,9 @@ extern void qdb_answer_request(int slot, uint64 answer, const char *text);
 /* ---- init.c ---- */
 extern void qdb_start_init(int slot, const QdbRequest *request);
 
+/* Room for QDB_CLUSTER_ID_SIZE bytes; false: no random numbers. */
+extern bool qdb_make_cluster_id(char *cluster_id);
+
 /* Makes this node a member in shared memory. */
 extern void qdb_become_member(void);
 extern bool qdb_make_folder(char *why, size_t why_size);
@@ -241,6 +244,11 @@ extern bool qdb_removal_turn(void);
 
 /* Instead of a member's turn: stays a standby that follows nobody. */
 extern void qdb_removed_turn(void);
+
+/* ---- recover.c ---- */
+extern void qdb_start_recover(int slot, const QdbRequest *request);
+extern bool qdb_recover_turn(void);
+extern void qdb_finish_recovery(void);
 
 /* ---- promotion.c ---- */
 extern void qdb_start_promote(int slot, const QdbRequest *request);

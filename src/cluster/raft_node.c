@@ -163,6 +163,50 @@ qdb_raft_bootstrap(const char *dir, uint64_t id, char *why, size_t why_size)
 }
 
 bool
+qdb_raft_begin_with(const char *dir, uint64_t id, const QdbState *state, char *why, size_t why_size)
+{
+	struct raft_configuration conf;
+	struct raft_buffer buf = {NULL, 0};
+
+	/*
+	 * Not at index 1: libraft then takes the first entry for one that it still has, and
+	 * never sends the snapshot to a new server.
+	 */
+	QdbRaftSnapshot snap = {.index = 2,.term = 1,.conf_index = 1};
+	QdbRaftStorage *storage = NULL;
+	size_t		len = QDB_STATE_MAX_BYTES;
+	char		address[32];
+	bool		ok;
+
+	snprintf(address, sizeof(address), "%llu", (unsigned long long) id);
+	raft_configuration_init(&conf);
+	snap.data = malloc(len);
+	ok = snap.data != NULL && qdb_state_encode(state, snap.data, &len) &&
+		raft_configuration_add(&conf, id, address, RAFT_VOTER) == 0 &&
+		raft_configuration_encode(&conf, &buf) == 0;
+	if (!ok)
+		snprintf(why, why_size, "could not make the first Raft snapshot");
+	else
+		storage = qdb_storage_open(dir, id, why, why_size);
+	if (storage != NULL)
+	{
+		snap.conf = buf.base;
+		snap.conf_len = (uint32_t) buf.len;
+		snap.data_len = (uint32_t) len;
+		ok = qdb_storage_put_snapshot(storage, &snap, 0);
+		if (!ok)
+			snprintf(why, why_size, "%s", storage->why);
+		qdb_storage_close(storage);
+	}
+	else
+		ok = false;
+	raft_free(buf.base);
+	free(snap.data);
+	raft_configuration_close(&conf);
+	return ok;
+}
+
+bool
 qdb_raft_prepare(const char *dir, uint64_t id, char *why, size_t why_size)
 {
 	return qdb_storage_create(dir, id, 0, NULL, 0, why, why_size);
@@ -250,6 +294,33 @@ name_members(QdbRaft *r)
 			r->callbacks.named(r->callbacks.arg, &command.member);
 	}
 	free(buf);
+}
+
+bool
+qdb_raft_foresee(QdbRaft *r, QdbState *state)
+{
+	QdbRaftStorage *s = r->io.storage;
+	uint8_t    *buf = malloc(QDB_COMMAND_MAX_BYTES);
+	uint64_t	index = raft_last_applied(&r->raft) + 1;
+	bool		ok = buf != NULL;
+
+	memcpy(state, r->state, sizeof(*state));
+	if (index < s->first)
+		index = s->first;
+	for (; ok && index < s->first + s->n; index++)
+	{
+		const QdbLogEntry *entry = &s->entries[index - s->first];
+		QdbCommand	command;
+
+		if (entry->type != RAFT_COMMAND)
+			continue;
+		ok = entry->len <= QDB_COMMAND_MAX_BYTES && qdb_storage_read(s, index, buf) &&
+			qdb_command_decode(buf, entry->len, &command);
+		if (ok)
+			(void) qdb_state_apply(state, &command);
+	}
+	free(buf);
+	return ok;
 }
 
 QdbRaft *

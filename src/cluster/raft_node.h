@@ -46,6 +46,13 @@ typedef struct QdbRaftCallbacks
 /* Writes a first log with the one server as its voter.  False with why. */
 extern bool qdb_raft_bootstrap(const char *dir, uint64_t id, char *why, size_t why_size);
 
+/*
+ * After a bootstrap, before the first opening: the log begins with this state
+ * instead of an empty one.  False with why.
+ */
+extern bool qdb_raft_begin_with(const char *dir, uint64_t id, const QdbState *state,
+								char *why, size_t why_size);
+
 /* Prepares an empty directory for a joiner that will receive the log. */
 extern bool qdb_raft_prepare(const char *dir, uint64_t id, char *why, size_t why_size);
 
@@ -87,6 +94,13 @@ extern bool qdb_raft_transfer(QdbRaft *raft, uint64_t member);
  * (voter: voter; learner and replica: standby; gone: removed).  Call each turn.
  */
 extern void qdb_raft_reconcile(QdbRaft *raft);
+
+/*
+ * The state as it would be if all of this log were committed: without a majority
+ * a node that has started again knows no more than its last snapshot.  False: the
+ * log cannot be read.
+ */
+extern bool qdb_raft_foresee(QdbRaft *raft, QdbState *state);
 
 /*
  * The leader's process is known dead (connection reset and its port refuses):

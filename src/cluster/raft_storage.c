@@ -138,7 +138,8 @@ rewrite_log(QdbRaftStorage *s, uint64_t first)
 		return qdb_raft_storage_fail(s, "could not rewrite Raft log: %s", strerror(errno));
 	}
 	free(buf);
-	memmove(s->entries, s->entries + skip, n * sizeof(QdbLogEntry));
+	if (n > 0)
+		memmove(s->entries, s->entries + skip, n * sizeof(QdbLogEntry));
 	s->n = n;
 	s->first = first;
 	s->log_end = pos;

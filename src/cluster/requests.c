@@ -156,6 +156,9 @@ start(int slot, const QdbRequest *request)
 		case QDB_REQ_REMOVE:
 			qdb_start_wish(slot, request);
 			break;
+		case QDB_REQ_RECOVER:
+			qdb_start_recover(slot, request);
+			break;
 		default:
 			qdb_refuse_request(slot, ERRCODE_FEATURE_NOT_SUPPORTED, "unknown request", NULL);
 			break;

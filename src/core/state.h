@@ -326,6 +326,21 @@ extern void qdb_state_init(QdbState *state);
 extern QdbResult qdb_state_apply(QdbState *state, const QdbCommand *command);
 extern const char *qdb_result_text(QdbResult result);
 
+/* What a survivor brings to a new cluster; see state_recover.c. */
+typedef struct QdbRecovery
+{
+	uint64_t	member;			/* the survivor's id, which it keeps */
+	uint64_t	promised;		/* greatest epoch that it has promised */
+	uint32_t	skip_timelines; /* numbers that the new cluster leaves out */
+	int64_t		time_us;
+	char		cluster_id[QDB_CLUSTER_ID_SIZE];
+	char		cluster_name[QDB_NAME_SIZE];
+	uint8_t		key_hash[QDB_KEY_HASH_SIZE];
+}			QdbRecovery;
+
+/* On anything but QDB_OK the state is unchanged. */
+extern QdbResult qdb_state_recover(QdbState *state, const QdbRecovery * recovery);
+
 /*
  * Encode into buf, which has room for *len bytes; *len becomes the number
  * used, always a multiple of 8 (libraft wants that).  False: no room.

@@ -491,6 +491,22 @@ qdb_receive_join(QdbStranger *stranger, const QdbFrame *frame)
 }
 
 void
+qdb_start_recover(int slot, const QdbRequest *request)
+{
+}
+
+bool
+qdb_recover_turn(void)
+{
+	return false;
+}
+
+void
+qdb_finish_recovery(void)
+{
+}
+
+void
 qdb_start_token(int slot, const QdbRequest *request)
 {
 }

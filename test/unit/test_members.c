@@ -151,6 +151,43 @@ wish_fits_its_number_only(void)
 	APPLY(QDB_CHANGE_OPEN);
 }
 
+/* The survivor keeps what tells whose its WAL is, and nothing that binds it to the others. */
+static void
+survivor_begins_alone(void)
+{
+	QdbRecovery r = {.member = 3,.promised = 7,.skip_timelines = 9,.time_us = 5};
+	QdbState	before;
+	uint64_t	ids[] = {3};
+
+	make_cluster(3);
+	set_role(2, QDB_ROLE_REPLICA);
+	APPLY(QDB_OK);
+	s.settings.auto_failover = false;
+	before = s;
+	CHECK(qdb_state_recover(&s, &r) == QDB_BAD_VALUE && memcmp(&s, &before, sizeof(s)) == 0);
+	strcpy(r.cluster_id, "21111111-2222-3333-4444-555555555555");
+	strcpy(r.cluster_name, "shop");
+	r.member = 9;
+	CHECK(qdb_state_recover(&s, &r) == QDB_NO_MEMBER);
+	r.member = 3;
+	s.members[2].priority = 0;
+	CHECK(qdb_state_recover(&s, &r) == QDB_PRIORITY_ZERO);
+	s.members[2].priority = 100;
+	CHECK(qdb_state_recover(&s, &r) == QDB_OK);
+	CHECK(s.nmembers == 1 && s.members[0].id == 3 && !s.change_open && qdb_is_majority(&s, ids, 1));
+	CHECK(s.epoch == 8 && s.epoch_open && s.next_member_id == before.next_member_id);
+	CHECK(s.ngrants == before.ngrants && s.settings.auto_failover);
+
+	/* the rest is a failover among one voter, onto a timeline that nobody else was given */
+	report(3, 1, 0x5000);
+	APPLY(QDB_OK);
+	seat(3);
+	c.grant.timeline = before.greatest_timeline + 1;
+	APPLY(QDB_STALE);
+	c.grant.timeline = before.greatest_timeline + 10;
+	APPLY(QDB_OK);
+}
+
 static const Test tests[] = {
 	TEST(replica_votes_only_after_it_was_a_learner),
 	TEST(waiting_learner_is_only_sent_alone),
@@ -159,6 +196,7 @@ static const Test tests[] = {
 	TEST(living_voter_leaves_in_two_changes),
 	TEST(dead_voter_leaves_at_once),
 	TEST(wish_fits_its_number_only),
+	TEST(survivor_begins_alone),
 };
 
 int

@@ -49,6 +49,7 @@ typedef struct Node
 static Node nodes[NODES + 1];
 static Packet packets[QUEUE];
 static size_t npackets;
+static uint64_t new_id;			/* of nodes[2], once it has another */
 static int	ntests;
 static int	nfailed;
 static bool verbose;
@@ -76,6 +77,8 @@ node_send(void *arg, uint64_t member, const uint8_t *data, uint32_t len)
 	Node	   *node = arg;
 	Packet	   *p;
 
+	if (new_id != 0 && member == new_id)
+		member = 2;
 	if (node->cut || member > NODES || npackets == QUEUE)
 		return;
 	p = &packets[npackets++];
@@ -520,6 +523,54 @@ test_garbage(void)
 		check(!qdb_raft_failed(nodes[i].raft), "node has not failed");
 }
 
+/* A log that begins with a state: it is there at once, and new servers get it. */
+static void
+test_begin_with(const char *top)
+{
+	static QdbState before;
+	char		why[256] = "";
+	QdbCommand	command = {.type = QDB_CMD_NOTE, .time_us = 1};
+	int			i;
+
+	memcpy(&before, wait_leader() != NULL ? &leader()->state : &nodes[1].state, sizeof(before));
+	for (i = 1; i <= NODES; i++)
+	{
+		if (nodes[i].raft != NULL)
+			node_stop(&nodes[i]);
+		snprintf(nodes[i].dir, sizeof(nodes[i].dir), "%s/new%d", top, i);
+		nodes[i].cut = false;
+		mkdir(nodes[i].dir, 0700);
+	}
+	while (npackets > 0)
+		free(packets[--npackets].data);
+	before.nmembers = 1;
+	memset(&before.members[1], 0, sizeof(before.members) - sizeof(before.members[0]));
+	check(qdb_raft_bootstrap(nodes[1].dir, 1, why, sizeof(why)) &&
+		  qdb_raft_begin_with(nodes[1].dir, 1, &before, why, sizeof(why)), "a log begins with a state");
+	check(node_open(&nodes[1], why, sizeof(why)), why);
+	check(memcmp(&nodes[1].state, &before, sizeof(before)) == 0, "which is there when it opens");
+	snprintf(command.value, sizeof(command.value), "x");
+	check(wait_leader() == &nodes[1] && run_command(&command, QDB_OK), "its one voter commits");
+
+	command.type = QDB_CMD_TOKEN_ADD;
+	command.token.id = 99;
+	command.token.role = QDB_ROLE_REPLICA;
+	command.token.expires_us = 1000;
+	check(run_command(&command, QDB_OK), "a token");
+	command.type = QDB_CMD_MEMBER_ADD;
+	command.member.id = before.next_member_id;
+	command.member.incarnation = 5;
+	snprintf(command.member.name, sizeof(command.member.name), "later");
+	nodes[2].id = before.next_member_id;
+	check(nodes[2].id <= 1000 && run_command(&command, QDB_OK), "a member");
+	new_id = nodes[2].id;
+	check(qdb_raft_prepare(nodes[2].dir, nodes[2].id, why, sizeof(why)) &&
+		  node_open(&nodes[2], why, sizeof(why)), "whose node starts with nothing");
+	for (double until = now_ms() + 10000; now_ms() < until && nodes[2].state.journal_next != nodes[1].state.journal_next;)
+		step();
+	check(memcmp(&nodes[1].state, &nodes[2].state, sizeof(QdbState)) == 0, "gets the state and what came after it");
+}
+
 int
 main(int argc, char **argv)
 {
@@ -539,6 +590,7 @@ main(int argc, char **argv)
 	test_snapshot();
 	test_damage();
 	test_garbage();
+	test_begin_with(argv[1]);
 	for (i = 1; i <= NODES; i++)
 		if (nodes[i].raft != NULL)
 			node_stop(&nodes[i]);
