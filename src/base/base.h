@@ -549,6 +549,10 @@ extern void qdb_register_workers(void);
 extern void qdb_worker_begin(Latch **latch_slot, pid_t *pid_slot);
 extern bool qdb_worker_shutdown_requested(void);
 
+/* Does the postmaster shut down, or was only this worker told to end? */
+extern bool qdb_server_is_stopping(void);
+extern void qdb_worker_end(void) pg_attribute_noreturn();
+
 /* Entry points, each in its folder. */
 extern PGDLLEXPORT void qdb_coordinator_main(Datum arg);
 extern PGDLLEXPORT void qdb_streamer_main(Datum arg);

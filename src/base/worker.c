@@ -15,6 +15,7 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
+#include "utils/pidfile.h"
 #include "utils/guc.h"
 
 static Latch **published_latch = NULL;
@@ -82,4 +83,32 @@ bool
 qdb_worker_shutdown_requested(void)
 {
 	return ShutdownRequestPending;
+}
+
+bool
+qdb_server_is_stopping(void)
+{
+	char		line[256];
+	FILE	   *file = fopen("postmaster.pid", "r");
+	bool		stopping = false;
+
+	if (file == NULL)
+		return true;
+	for (int i = 1; fgets(line, sizeof(line), file) != NULL; i++)
+	{
+		if (i == LOCK_FILE_LINE_PM_STATUS)
+			stopping = strncmp(line, PM_STATUS_STOPPING, 8) == 0;
+	}
+	fclose(file);
+	return stopping;
+}
+
+/*
+ * The postmaster never starts a worker again that ended with 0, as one does that a
+ * user has terminated.
+ */
+void
+qdb_worker_end(void)
+{
+	proc_exit(qdb_server_is_stopping() ? 0 : 1);
 }

@@ -31,7 +31,6 @@
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
-#include "utils/pidfile.h"
 
 #include "cluster/internal.h"
 
@@ -361,25 +360,6 @@ qdb_handover_lingers(void)
 
 /* ---- shutdown ---- */
 
-/* Does the postmaster shut down, or was only this worker ended? */
-static bool
-server_is_stopping(void)
-{
-	char		line[256];
-	FILE	   *file = fopen("postmaster.pid", "r");
-	bool		stopping = false;
-
-	if (file == NULL)
-		return true;
-	for (int i = 1; fgets(line, sizeof(line), file) != NULL; i++)
-	{
-		if (i == LOCK_FILE_LINE_PM_STATUS)
-			stopping = strncmp(line, PM_STATUS_STOPPING, 8) == 0;
-	}
-	fclose(file);
-	return stopping;
-}
-
 static void
 short_turn(void)
 {
@@ -505,8 +485,8 @@ qdb_shut_down(void)
 	bool		held;
 
 	if (qdb_co.raft == NULL || !qdb_shared->member)
-		proc_exit(server_is_stopping() ? 0 : 1);
-	if (!server_is_stopping())
+		qdb_worker_end();
+	if (!qdb_server_is_stopping())
 	{
 		/* Only this worker was ended: the postmaster starts it again. */
 		qdb_close_raft();

@@ -441,5 +441,5 @@ qdb_http_main(Datum arg)
 	while (waiting != NULL)		/* or the library complains about them */
 		wake_waiting();
 	qdb_http_close();
-	proc_exit(0);
+	qdb_worker_end();
 }

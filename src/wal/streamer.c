@@ -502,5 +502,5 @@ qdb_streamer_main(Datum arg)
 		ResetLatch(MyLatch);
 		wait_ms = take_turn(events, n);
 	}
-	proc_exit(0);
+	qdb_worker_end();
 }
