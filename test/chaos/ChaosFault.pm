@@ -164,10 +164,11 @@ sub cancel_storm
 	return ("$n cancels and terminates on n$p with all receivers stopped", sub { kill 'CONT', @stopped });
 }
 
-# A damaged byte in the last WAL of a replica, before it may be asked to be primary.
+# A damaged byte in the last WAL of a replica.  With "failover" the primary dies too, so that
+# the damaged log takes part in the choice of the next one.
 sub flip_byte
 {
-	my ($c) = @_;
+	my ($c, $failover) = @_;
 	my $i = victim($c, 'replica') or return;
 	my ($code, $lsn) = $c->sql_try($i, 'SELECT pg_last_wal_receive_lsn()');
 	my (undef, $file) = $c->sql_try($i, "SELECT (SELECT substr(pg_walfile_name_tli, 1, 24) FROM (SELECT lpad(to_hex(received_tli), 8, '0')
@@ -187,8 +188,10 @@ sub flip_byte
 	seek($f, $offset, 0);
 	print $f chr(ord($byte) ^ 0x10);
 	close $f;
+	my $p = $failover ? victim($c, 'primary') : 0;
+	$c->kill_all($p) if $p;
 	$c->start($i);
-	return ("a flipped bit 40 bytes before $lsn of n$i", sub { });
+	return ("a flipped bit 40 bytes before $lsn of n$i" . ($p ? " and kill -9 of n$p (primary)" : ''), start_again($c, $c->all));
 }
 
 # Schema, sequences, files that only WAL knows of.

@@ -34,7 +34,7 @@ our %scenarios = (
 	double_failover => { faults => [ ['double_failover'] ] },
 	switchover => { faults => [ ['switchover'] ] },
 	cancel_storm => { faults => [ ['cancel_storm'] ] },
-	flip_byte => { faults => [ ['flip_byte'], [ kill_all => 'primary' ] ] },
+	flip_byte => { faults => [ ['flip_byte'], [ flip_byte => 'failover' ] ] },
 	ddl => { faults => [ ['ddl'] ] },
 
 	kill_at_promotion => { faults => [ [ kill_at_step => 'promotion' ] ] },

@@ -84,11 +84,15 @@ sub prepare_load
 	$c->sql($p, 'CREATE EXTENSION amcheck');
 	my $id = 1;
 	my @writers = (([ 'unique' ]) x 2, ([ 'bank' ]) x 2, ([ 'lists' ]) x 2, ([ 'register' ]) x 2, [ 'two_phase' ], [ 'sequence' ]);
+	my $timeouts = 0;
 	for my $w (@writers)
 	{
+		my @session = $w->[0] eq 'register' ? "SET quantadb.read_consistency = 'strict'" : ();
+		# A time-out must not make a commit that waits for its quorum look done.
+		push @session, "SET statement_timeout = '300ms'" if $w->[0] eq 'unique' && !$timeouts++;
 		push @clients, ChaosLoad::start($c->{dir}, id => $id++, kind => $w->[0], conninfo => $everybody,
 			seed => $option{seed}, isolation => $option{isolation}, pause => 0.01,
-			session => $w->[0] eq 'register' ? ["SET quantadb.read_consistency = 'strict'"] : []);
+			session => \@session);
 	}
 	for my $i ($c->all)
 	{
