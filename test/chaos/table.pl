@@ -20,7 +20,7 @@ while (my $line = <>)
 	}
 }
 
-sub percentile { my ($p, @ms) = @_; @ms = sort { $a <=> $b } @ms; return @ms ? $ms[ $#ms * $p ] : '-' }
+sub percentile { my ($p, @ms) = @_; @ms = sort { $a <=> $b } @ms; return @ms ? $ms[ @ms * $p ] : '-' }
 
 my @names = qw(runs minutes faults operations acknowledged lost anomalies failovers);
 print '| scenario | ', join(' | ', @names, 'outage p50 ms', 'p99 ms'), " |\n|---", '|---:' x 10, "|\n";
