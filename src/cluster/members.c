@@ -99,7 +99,18 @@ propose(int slot)
 	char		warning[QDB_REASON_SIZE];
 	QdbCommand	command;
 	QdbResult	result;
+	const QdbMember *member = qdb_member_by_id(qdb_co.state, waiter->wish.member);
 
+	/*
+	 * Its vote in Raft goes first: once it has left, those who still count on
+	 * it could decide nothing, not even that.
+	 */
+	if (waiter->wish.remove && member != NULL && member->role != QDB_ROLE_VOTER &&
+		qdb_raft_votes(qdb_co.raft, member->id))
+	{
+		waiter->next_us = qdb_co.now_us + RETRY_US;
+		return;
+	}
 	waiter->wish.connected = waiter->wish.member == qdb_co.self.member ||
 		qdb_peer_connected(qdb_mesh_peer(waiter->wish.member));
 	result = qdb_plan_wish(qdb_co.state, &waiter->wish, &command, why, hint, warning);

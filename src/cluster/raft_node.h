@@ -95,6 +95,9 @@ extern bool qdb_raft_transfer(QdbRaft *raft, uint64_t member);
  */
 extern void qdb_raft_reconcile(QdbRaft *raft);
 
+/* Is it a voter of Raft's configuration, as far as this node's log says? */
+extern bool qdb_raft_votes(const QdbRaft *raft, uint64_t member);
+
 /*
  * The state as it would be if all of this log were committed: without a majority
  * a node that has started again knows no more than its last snapshot.  False: the

@@ -53,6 +53,14 @@ server_of(const QdbRaft *r, uint64_t id)
 	return NULL;
 }
 
+bool
+qdb_raft_votes(const QdbRaft *r, uint64_t member)
+{
+	const struct raft_server *server = server_of(r, member);
+
+	return server != NULL && server->role == RAFT_VOTER;
+}
+
 /* The next difference between the state's members and Raft's servers. */
 static Change
 next_change(const QdbRaft *r)

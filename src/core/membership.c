@@ -123,7 +123,8 @@ plan_removal(const QdbState *state, const QdbMember *member, bool connected, Qdb
 	if (result != QDB_OK)
 		return result;
 	warn_even(state, member, false, warning);
-	if (connected)
+	/* Of two, one cannot close a change without the other. */
+	if (connected || count_role(state, QDB_ROLE_VOTER) == 2)
 		fill_role(command, QDB_ROLE_REPLICA, false);
 	else
 		command->type = QDB_CMD_MEMBER_REMOVE;

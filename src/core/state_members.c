@@ -188,6 +188,13 @@ qdb_apply_member_remove(QdbState *state, const QdbCommand *command)
 
 		if (result != QDB_OK)
 			return result;
+
+		/*
+		 * Who is removed does nothing more; of two voters that one is needed
+		 * to close the change, so it hands its vote back first.
+		 */
+		if (qdb_count_voters(state) == 2)
+			return QDB_CHANGE_OPEN;
 		qdb_open_change(state);
 		state->has_removed = true;
 		state->removed = member;

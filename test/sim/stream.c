@@ -122,7 +122,7 @@ close_end(Connection * c, bool receiver, bool tell)
 		c->source_gone = true;
 	if (c->receiver_gone && c->source_gone)
 		c->serial = 0;
-	else if (tell && !sim_is_cut(receiver ? c->receiver : c->source, receiver ? c->source : c->receiver))
+	else if (tell)
 		post(c, !receiver, &message);
 }
 
@@ -278,8 +278,18 @@ take_up(SimNode * node, uint64 serial, uint64 unused)
 	SimStream  *stream;
 	Message		message;
 
-	if (c == NULL || c->source_gone || !node->server_up || !arrived(c, false, &message))
+	if (c == NULL || !node->machine_up || !arrived(c, false, &message))
 		return;
+	if (c->source_gone || !node->server_up)
+	{
+		/* Nobody takes it: the answer is a reset. */
+		message = (Message)
+		{
+			.kind = MESSAGE_CLOSED
+		};
+		post(c, true, &message);
+		return;
+	}
 	sim_streamer_turn(node);
 	stream = find_stream(node, serial);
 	if (find_connection(serial) == NULL || (stream == NULL && message.kind != MESSAGE_HELLO))

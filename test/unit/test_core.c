@@ -203,31 +203,57 @@ removed_voter_counts_until_the_change_closes(void)
 {
 	uint64_t	one[] = {1}, both[] = {1, 2};
 
-	make_cluster(2);
+	make_cluster(3);
 	command(QDB_CMD_MEMBER_REMOVE);
 	c.member.id = 1;
 	c.membership = s.membership;
 	APPLY(QDB_HOLDS_SEAT);
-	c.member.id = 2;
+	c.member.id = 3;
 	c.membership--;
 	APPLY(QDB_STALE);
 	c.membership++;
 	APPLY(QDB_OK);
-	CHECK(s.has_removed && s.nmembers == 1);
+	CHECK(s.has_removed && s.nmembers == 2);
 	CHECK(!qdb_is_majority(&s, one, 1) && qdb_is_majority(&s, both, 2));
 	open_epoch();
-	report(2, 1, 0x5000);
+	report(3, 1, 0x5000);
 	APPLY(QDB_OK);				/* under the number before it votes */
 	report(1, 1, 0x5000);
 	APPLY(QDB_OK);
-	seat(2);
+	seat(3);
 	APPLY(QDB_NO_MAJORITY);		/* but it cannot win */
+	seat(1);
+	APPLY(QDB_NO_MAJORITY);		/* nor is it a majority of the two */
+	report(2, 1, 0x4000);
+	APPLY(QDB_OK);
 	seat(1);
 	APPLY(QDB_OK);
 	close_change();
 	APPLY(QDB_OK);
 	APPLY(QDB_UNCHANGED);
-	CHECK(!s.has_removed && qdb_is_majority(&s, one, 1));
+	CHECK(!s.has_removed && !qdb_is_majority(&s, one, 1));
+}
+
+/* Who is removed does nothing more, and of two both are needed to close the change. */
+static void
+second_voter_hands_its_vote_back_first(void)
+{
+	uint64_t	one[] = {1};
+
+	make_cluster(2);
+	command(QDB_CMD_MEMBER_REMOVE);
+	c.member.id = 2;
+	c.membership = s.membership;
+	APPLY(QDB_CHANGE_OPEN);
+	set_role(2, QDB_ROLE_REPLICA);
+	APPLY(QDB_OK);
+	close_change();
+	APPLY(QDB_OK);
+	command(QDB_CMD_MEMBER_REMOVE);
+	c.member.id = 2;
+	c.membership = s.membership;
+	APPLY(QDB_OK);
+	CHECK(s.nmembers == 1 && qdb_is_majority(&s, one, 1));
 }
 
 static void
@@ -966,6 +992,7 @@ static const Test tests[] = {
 	TEST(later_epoch_wins_over_longer_log),
 	TEST(seat_needs_both_majorities_while_change_open),
 	TEST(removed_voter_counts_until_the_change_closes),
+	TEST(second_voter_hands_its_vote_back_first),
 	TEST(one_membership_change_at_a_time),
 	TEST(join_consumes_its_token),
 	TEST(api_tokens_come_and_go),
