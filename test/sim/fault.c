@@ -17,7 +17,7 @@ sim_plan_profile(void)
 
 	memset(p, 0, sizeof(*p));
 	p->voters = sim_chance(75) ? 3 : sim_chance(70) ? 5 : 1 + (int) sim_below(4);
-	p->length_us = SIM_SECOND + sim_below(2500 * SIM_MS);
+	p->length_us = 800 * SIM_MS + sim_below(sim_chance(30) ? 3 * SIM_SECOND : SIM_SECOND);
 	p->crashes = sim_chance(80);
 	p->power_loss = sim_chance(50);
 	p->partitions = sim_chance(60);

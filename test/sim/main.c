@@ -61,7 +61,7 @@ main(int argc, char **argv)
 			n = strtoull(argv[i], NULL, 10);
 	}
 	/* Memory goes from one schedule to the next without the kernel. */
-	mallopt(M_MMAP_THRESHOLD, 1 << 30);
+	mallopt(M_MMAP_THRESHOLD, 16 * 1024 * 1024);
 	mallopt(M_TRIM_THRESHOLD, 1 << 30);
 	sim_images_load(argv[1], SIM_MAX_NODES);
 	if (one != 0)

@@ -318,7 +318,7 @@ int
 WaitEventSetWait(WaitEventSet *set, long timeout, WaitEvent *events, int nevents, uint32 info)
 {
 	/* A busy machine runs it a little late. */
-	sim_process_wait(timeout * SIM_MS + (timeout > 0 ? sim_below(20 * SIM_MS) : 0));
+	sim_process_wait(timeout * SIM_MS + (timeout > 0 ? sim_below(25 * SIM_MS) : 0));
 	return 0;
 }
 

@@ -127,7 +127,6 @@ set_up_node(SimNode * node, bool voter)
 	node->clock_true = sim.now_us;
 	node->clock_base = 50 * SIM_SECOND + sim_below(1000 * SIM_SECOND);
 	snprintf(node->host, sizeof(node->host), "h%d", index);
-	memset(node->shared, 0, sizeof(QdbShared));
 	if (!voter)
 		return;
 	disk->member = true;
@@ -172,7 +171,10 @@ set_up(void)
 	qdb_heartbeat_ms = 20 + 10 * (int) sim_below(3);
 	sim.nnodes = sim.profile.voters + sim.profile.spares;
 	for (int i = 0; i < SIM_MAX_NODES; i++)
+	{
 		set_up_node(sim.nodes[i], false);
+		sim.nodes[i]->shared->state.epoch = 0;
+	}
 	make_first_log(sim.profile.voters);
 	for (int i = 0; i < sim.profile.voters; i++)
 	{

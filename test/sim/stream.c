@@ -15,8 +15,8 @@
 #define MAX_CONNECTIONS		64
 #define MAX_MESSAGES		64		/* under way, one direction */
 #define BATCH				12
-#define TICK_US				(8 * SIM_MS)
-#define STREAMER_TICK_US	(20 * SIM_MS)
+#define TICK_US				(10 * SIM_MS)
+#define STREAMER_TICK_US	(40 * SIM_MS)
 #define RETRY_US			(20 * SIM_MS)
 #define GREETING_US			(100 * SIM_MS)
 
