@@ -100,6 +100,7 @@ _PG_init(void)
 
 	qdb_boot_prepare();
 	qdb_install_receiver();
+	qdb_install_archive();
 	qdb_install_hooks();
 	qdb_register_workers();
 }

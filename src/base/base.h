@@ -445,6 +445,14 @@ typedef struct QdbShared
 	uint64		replayed_epoch;
 	XLogRecPtr	replayed_epoch_lsn;
 
+	/*
+	 * The archive has all WAL up to here, and the histories up to this
+	 * timeline.  Archiver, and coordinator from the peers; never back, under
+	 * mutex
+	 */
+	XLogRecPtr	archived_lsn;
+	TimeLineID	archived_timeline;
+
 	int			node_state;		/* QdbNodeState; coordinator, under mutex */
 	char		why_not[QDB_REASON_SIZE];	/* coordinator, under mutex */
 	XLogRecPtr	wal_end;		/* last scanned or streamed end; coordinator,
@@ -509,6 +517,10 @@ extern bool qdb_lease_alive(void);
 
 /* True on a replica that is further behind than quantadb.max_replica_lag allows. */
 extern bool qdb_replica_lag_exceeded(int64 *lag_bytes, int64 *lag_us);
+
+/* How far the archive is complete: takes note of it, if it is news. */
+extern void qdb_note_archived(XLogRecPtr lsn, TimeLineID timeline);
+extern void qdb_read_archived(XLogRecPtr *lsn, TimeLineID *timeline);
 
 /* Wakes; safe from any process and when the worker does not run. */
 extern void qdb_wake_coordinator(void);

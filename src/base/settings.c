@@ -87,6 +87,7 @@ static const OwnedSetting owned_settings[] = {
 	{"recovery_target_name", ""},
 	{"recovery_target_time", ""},
 	{"recovery_target_xid", ""},
+	{"archive_library", NULL},	/* ours comes first, see wal/archive.c */
 	{"recovery_target_action", NULL},
 	{"recovery_target_inclusive", NULL},
 	{"recovery_target_timeline", "latest"},

@@ -141,6 +141,24 @@ qdb_replica_lag_exceeded(int64 *lag_bytes, int64 *lag_us)
 		(qdb_max_lag_us >= 0 && (level == 0 || *lag_us > qdb_max_lag_us));
 }
 
+void
+qdb_note_archived(XLogRecPtr lsn, TimeLineID timeline)
+{
+	SpinLockAcquire(&qdb_shared->mutex);
+	qdb_shared->archived_lsn = Max(qdb_shared->archived_lsn, lsn);
+	qdb_shared->archived_timeline = Max(qdb_shared->archived_timeline, timeline);
+	SpinLockRelease(&qdb_shared->mutex);
+}
+
+void
+qdb_read_archived(XLogRecPtr *lsn, TimeLineID *timeline)
+{
+	SpinLockAcquire(&qdb_shared->mutex);
+	*lsn = qdb_shared->archived_lsn;
+	*timeline = qdb_shared->archived_timeline;
+	SpinLockRelease(&qdb_shared->mutex);
+}
+
 static void
 wake(Latch *volatile *slot)
 {

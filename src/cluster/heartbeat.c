@@ -94,8 +94,11 @@ put_heartbeat(QdbWriter *w, uint8 flags, uint64 lease_epoch, int64 lease_sent)
 	uint64		ids[QDB_MAX_MEMBERS];
 	uint32		n = collect_caught_up(ids);
 	int64		heard = primary_heard();
+	XLogRecPtr	archived;
+	TimeLineID	archived_timeline;
 	int32		limits[QDB_NLIMITS];
 
+	qdb_read_archived(&archived, &archived_timeline);
 	if (qdb_co.why_not[0] == '\0')
 		flags |= FLAG_ABLE;
 	qdb_put_u8(w, flags);
@@ -108,6 +111,8 @@ put_heartbeat(QdbWriter *w, uint8 flags, uint64 lease_epoch, int64 lease_sent)
 	qdb_put_u64(w, qdb_shared->open_epoch);
 	qdb_put_u64(w, heard == 0 ? NEVER : (uint64) Max(qdb_co.now_us - heard, 0));
 	qdb_put_u64(w, closed_membership());
+	qdb_put_u64(w, archived);
+	qdb_put_u32(w, archived_timeline);
 	qdb_put_u64(w, lease_epoch);
 	qdb_put_u64(w, (uint64) lease_sent);
 	qdb_own_limits(limits);
@@ -185,7 +190,9 @@ qdb_receive_heartbeat(QdbPeer *peer, const QdbFrame *frame)
 	QdbPeer		new = *peer;
 	uint64		age,
 				lease_epoch,
-				lease_sent;
+				lease_sent,
+				archived;
+	uint32		archived_timeline;
 
 	new.wal_end = qdb_get_u64(&r);
 	qdb_get_string(&r, new.state, sizeof(new.state));
@@ -198,6 +205,8 @@ qdb_receive_heartbeat(QdbPeer *peer, const QdbFrame *frame)
 	new.gate_epoch = qdb_get_u64(&r);
 	age = qdb_get_u64(&r);
 	new.closed_membership = qdb_get_u64(&r);
+	archived = qdb_get_u64(&r);
+	archived_timeline = qdb_get_u32(&r);
 	lease_epoch = qdb_get_u64(&r);
 	lease_sent = qdb_get_u64(&r);
 	for (int i = 0; i < QDB_NLIMITS; i++)
@@ -210,6 +219,7 @@ qdb_receive_heartbeat(QdbPeer *peer, const QdbFrame *frame)
 	new.able = (flags & FLAG_ABLE) != 0;
 	new.primary_heard_us = age < (uint64) qdb_co.now_us ? qdb_co.now_us - (int64) age : 0;
 	*peer = new;
+	qdb_note_archived(archived, archived_timeline);
 
 	if ((flags & FLAG_LEASE_GRANT) != 0)
 		qdb_lease_take(peer, lease_epoch, (int64) lease_sent);

@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "postmaster/pgarch.h"
 
 #include "cluster/internal.h"
 
@@ -136,6 +137,9 @@ open_gate(const QdbGrant *grant)
 	ereport(LOG, (errmsg("[failover] primary of epoch %llu is open on timeline %u",
 						 (unsigned long long) grant->epoch, grant->timeline)));
 	qdb_wake_streamer();
+	/* It has waited for this. */
+	if (XLogArchivingActive())
+		PgArchWakeup();
 }
 
 void

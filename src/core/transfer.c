@@ -387,7 +387,7 @@ qdb_transfer_answer_decode(const uint8_t *buf, uint32_t len, QdbTransferAnswer *
 	answer->mask = qdb_get_u32(&r);
 	answer->length = (uint32_t) (r.size - r.pos);
 	answer->data = qdb_get_bytes(&r, answer->length);
-	return !r.failed && answer->status <= QDB_TRANSFER_FAILED;
+	return !r.failed && answer->length <= QDB_TRANSFER_CHUNK && answer->status <= QDB_TRANSFER_FAILED;
 }
 
 bool

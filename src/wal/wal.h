@@ -11,4 +11,10 @@ extern void qdb_install_receiver(void);
 /* Ends the walreceiver's connection; true once none is held (I2). */
 extern bool qdb_park_receiver(void);
 
+/*
+ * Puts our archive module before what the user has configured (_PG_init).  What
+ * archive_library names in the configuration is read once, there.
+ */
+extern void qdb_install_archive(void);
+
 #endif							/* QDB_WAL_H */

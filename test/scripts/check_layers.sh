@@ -56,7 +56,7 @@ if ls src/core/*.o >/dev/null 2>&1; then
 		"$(nm -u -A src/core/*.o | grep -E " U ($impure)(@.*)?\$" || true)"
 fi
 
-names='qdb_[A-Za-z0-9_]+|_PG_init|Pg_magic_func|pg_finfo_[A-Za-z0-9_]+|quantadb_[A-Za-z0-9_]+'
+names='qdb_[A-Za-z0-9_]+|_PG_init|_PG_archive_module_init|Pg_magic_func|pg_finfo_[A-Za-z0-9_]+|quantadb_[A-Za-z0-9_]+'
 if ls src/*.o >/dev/null 2>&1; then
 	result "every symbol that is not static has our prefix" \
 		"$(nm -g -A --defined-only src/*.o src/*/*.o | grep -vE " [A-Z] ($names)\$" || true)"
