@@ -159,3 +159,22 @@ AS 'MODULE_PATHNAME', 'quantadb_handler' LANGUAGE C STRICT;
 
 CREATE ACCESS METHOD quantadb TYPE TABLE HANDLER quantadb_handler;
 COMMENT ON ACCESS METHOD quantadb IS 'dense row storage whose WAL replays without waiting for readers';
+
+CREATE FUNCTION quantadb_page_items(rel regclass, block bigint,
+	OUT item int, OUT state text, OUT redirect int, OUT length int, OUT columns int, OUT inserter int,
+	OUT updater int, OUT flags text[]) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'quantadb_page_items' LANGUAGE C VOLATILE STRICT;
+
+CREATE FUNCTION quantadb_page_transactions(rel regclass, block bigint,
+	OUT entry int, OUT xid xid, OUT cid cid, OUT newer tid, OUT flags text[], OUT "row" tid) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'quantadb_page_transactions' LANGUAGE C VOLATILE STRICT;
+
+CREATE FUNCTION quantadb_check(rel regclass, OUT block bigint, OUT item int, OUT problem text) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'quantadb_check' LANGUAGE C VOLATILE STRICT;
+
+REVOKE ALL ON FUNCTION quantadb_page_items(regclass, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_page_transactions(regclass, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION quantadb_check(regclass) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION quantadb_page_items(regclass, bigint) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION quantadb_page_transactions(regclass, bigint) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION quantadb_check(regclass) TO pg_monitor;

@@ -102,5 +102,6 @@ _PG_init(void)
 	qdb_install_receiver();
 	qdb_install_archive();
 	qdb_install_hooks();
+	qdb_table_install_hooks();
 	qdb_register_workers();
 }

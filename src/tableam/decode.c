@@ -8,10 +8,18 @@
  */
 #include "tableam/wal.h"
 
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_publication.h"
+#include "catalog/pg_publication_rel.h"
 #include "replication/decode.h"
 #include "replication/logical.h"
 #include "replication/snapbuild.h"
-#include "utils/relfilenodemap.h"
+#include "utils/fmgroids.h"
+
+#include "tableam/inspect.h"
 
 /*
  * A slot that would have to report a change of such a table fails here.  It can
@@ -38,4 +46,55 @@ qdb_table_decode(LogicalDecodingContext *ctx, XLogRecordBuffer *buf)
 			 errdetail("The change at %X/%X is in file %u of this database.",
 					   LSN_FORMAT_ARGS(buf->origptr), rnode.relNode),
 			 errhint("Replicate tables of access method heap, or change the table with ALTER TABLE ... SET ACCESS METHOD heap and advance the slot.")));
+}
+
+static object_access_hook_type prev_object_access_hook = NULL;
+
+static void
+refuse_published(Oid relid)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+
+	if (rel->rd_tableam == qdb_table_routine())
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot publish table \"%s\"", RelationGetRelationName(rel)),
+				 errdetail("Changes of tables of access method quantadb cannot be decoded."),
+				 errhint("Publish tables of access method heap, or use ALTER TABLE ... SET ACCESS METHOD heap.")));
+	table_close(rel, AccessShareLock);
+}
+
+/*
+ * A publication that names such a table is refused at once: when it is made, and
+ * when the table is added.
+ */
+static void
+object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
+{
+	bool		added = class_id == PublicationRelRelationId;
+	Relation	catalog;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
+	if (access != OAT_POST_CREATE || (!added && class_id != PublicationRelationId))
+		return;
+	catalog = table_open(PublicationRelRelationId, AccessShareLock);
+	ScanKeyInit(&key, added ? Anum_pg_publication_rel_oid : Anum_pg_publication_rel_prpubid,
+				BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(object_id));
+	scan = systable_beginscan(catalog, added ? PublicationRelObjectIndexId : PublicationRelPrpubidIndexId,
+							  true, SnapshotSelf, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		refuse_published(((Form_pg_publication_rel) GETSTRUCT(tuple))->prrelid);
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+}
+
+void
+qdb_table_install_hooks(void)
+{
+	prev_object_access_hook = object_access_hook;
+	object_access_hook = object_access;
 }

@@ -5,7 +5,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "tableam/change.h"
+#include "tableam/inspect.h"
 #include "tableam/vacuum.h"
 
 #include "access/heaptoast.h"
@@ -141,22 +141,6 @@ relation_estimate_size(Relation rel, int32 *attr_widths, BlockNumber *pages, dou
 									   QDB_FIRST_CAP * sizeof(QdbXact));
 }
 
-/* ---- what this version cannot do ---- */
-
-#define NOT_SUPPORTED(what) \
-	ereport(ERROR, \
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), \
-			 errmsg("access method quantadb does not support %s yet", what)))
-
-static void
-relation_copy_for_cluster(Relation old, Relation new, Relation index, bool use_sort,
-						  TransactionId oldest_xmin, TransactionId *xid_cutoff,
-						  MultiXactId *multi_cutoff, double *num_tuples, double *tups_vacuumed,
-						  double *tups_recently_dead)
-{
-	NOT_SUPPORTED("CLUSTER and VACUUM FULL");
-}
-
 static const TableAmRoutine routine = {
 	.type = T_TableAmRoutine,
 	.slot_callbacks = slot_callbacks,
@@ -188,7 +172,7 @@ static const TableAmRoutine routine = {
 	.relation_set_new_filenode = relation_set_new_filenode,
 	.relation_nontransactional_truncate = relation_nontransactional_truncate,
 	.relation_copy_data = relation_copy_data,
-	.relation_copy_for_cluster = relation_copy_for_cluster,
+	.relation_copy_for_cluster = qdb_relation_copy_for_cluster,
 	.relation_vacuum = qdb_relation_vacuum,
 	.scan_analyze_next_block = qdb_scan_analyze_next_block,
 	.scan_analyze_next_tuple = qdb_scan_analyze_next_tuple,
@@ -197,13 +181,19 @@ static const TableAmRoutine routine = {
 	.relation_size = table_block_relation_size,
 	.relation_needs_toast_table = relation_needs_toast_table,
 	.relation_toast_am = relation_toast_am,
-	.relation_fetch_toast_slice = NULL,
+	.relation_fetch_toast_slice = heap_fetch_toast_slice,
 	.relation_estimate_size = relation_estimate_size,
 	.scan_bitmap_next_block = qdb_scan_bitmap_next_block,
 	.scan_bitmap_next_tuple = qdb_scan_bitmap_next_tuple,
 	.scan_sample_next_block = qdb_scan_sample_next_block,
 	.scan_sample_next_tuple = qdb_scan_sample_next_tuple,
 };
+
+const TableAmRoutine *
+qdb_table_routine(void)
+{
+	return &routine;
+}
 
 /*
  * Without the preload there is no resource manager, so that WAL of such tables

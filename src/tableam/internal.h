@@ -219,9 +219,12 @@ typedef struct QdbCursor
 	const uint8 *bits;			/* of columns that are not null, or NULL */
 	int			natts;			/* stored in the row */
 	int			att;
+	bool		soft;
+	bool		damaged;
 } QdbCursor;
 
 extern void qdb_cursor_init(QdbCursor *c, TupleDesc desc, const uint8 *row, Size len);
+extern void qdb_cursor_init_soft(QdbCursor *c, TupleDesc desc, const uint8 *row, Size len, bool soft);
 extern bool qdb_cursor_next(QdbCursor *c, TupleDesc desc, Datum *value, Size *size);
 extern bool qdb_needs_alignment(Form_pg_attribute att, const void *value);
 extern void qdb_form_row(Relation rel, TupleTableSlot *slot, QdbForm *form);
@@ -340,5 +343,12 @@ extern double qdb_index_build_range_scan(Relation rel, Relation index, struct In
 extern void qdb_index_validate_scan(Relation rel, Relation index, struct IndexInfo *info, Snapshot snapshot,
 									struct ValidateIndexState *state);
 extern TransactionId qdb_index_delete_tuples(Relation rel, TM_IndexDeleteOp *op);
+
+/* ---- rewrite.c ---- */
+
+extern void qdb_relation_copy_for_cluster(Relation old, Relation new, Relation index, bool use_sort,
+										  TransactionId oldest_xmin, TransactionId *xid_cutoff,
+										  MultiXactId *multi_cutoff, double *num_tuples,
+										  double *tups_vacuumed, double *tups_recently_dead);
 
 #endif							/* QDB_TABLEAM_INTERNAL_H */

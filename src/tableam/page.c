@@ -147,6 +147,18 @@ count_zero_entries(Page page)
 	return n;
 }
 
+static bool
+has_free_entry(Page page)
+{
+	uint8		refs[QDB_MAX_CAP + 1];
+
+	qdb_page_refs(page, refs);
+	for (int i = 1; i <= QdbPageSpecial(page)->cap; i++)
+		if (refs[i] == 0)
+			return true;
+	return false;
+}
+
 /*
  * Length of the longest row that a new transaction may insert here, such that
  * the reserve for later changes stays.  0: none.
@@ -169,6 +181,8 @@ qdb_page_room(Page page)
 
 	gap = QdbPageGap(page);
 	zero = count_zero_entries(page);
+	if (zero == 0 && QdbPageSpecial(page)->cap >= QDB_MAX_CAP && !has_free_entry(page))
+		return 0;
 	keep = sizeof(ItemIdData) + QDB_RESERVE + sizeof(QdbXact);
 	keep -= Min(zero, 3) * sizeof(QdbXact);
 	return gap > keep ? gap - keep : 0;

@@ -236,9 +236,13 @@ qdb_form_needs_toast(Relation rel, const QdbForm *form)
 	return len > TOAST_TUPLE_THRESHOLD;
 }
 
+/* A checker wants to know, others cannot go on. */
 static void
-damaged_row(void)
+damaged_row(QdbCursor *c)
 {
+	c->damaged = true;
+	if (c->soft)
+		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("row of a table of access method quantadb is damaged"),
@@ -252,8 +256,17 @@ damaged_row(void)
 void
 qdb_cursor_init(QdbCursor *c, TupleDesc desc, const uint8 *row, Size len)
 {
+	qdb_cursor_init_soft(c, desc, row, len, false);
+}
+
+/* soft: a damaged row raises no error, but sets c->damaged and ends. */
+void
+qdb_cursor_init_soft(QdbCursor *c, TupleDesc desc, const uint8 *row, Size len, bool soft)
+{
 	int			stored = QdbRowNatts(row);
 
+	c->soft = soft;
+	c->damaged = false;
 	c->row = row;
 	c->end = row + len;
 	c->next = row + QDB_ROW_HEADER;
@@ -268,7 +281,7 @@ qdb_cursor_init(QdbCursor *c, TupleDesc desc, const uint8 *row, Size len)
 		c->next += BITMAPLEN(stored);
 	}
 	if (c->next > c->end)
-		damaged_row();
+		damaged_row(c);
 }
 
 /*
@@ -291,18 +304,17 @@ qdb_cursor_next(QdbCursor *c, TupleDesc desc, Datum *value, Size *size)
 	c->att++;
 	if (att->attlen > 0)
 		*size = att->attlen;
-	else if (p >= c->end)
-		damaged_row();
+	else if (p >= c->end || (att->attlen == -1 && !VARATT_IS_1B(p) && c->end - p < VARHDRSZ))
+		*size = c->end - p + 1;
 	else if (att->attlen == -1)
-	{
-		if (!VARATT_IS_1B(p) && c->end - p < VARHDRSZ)
-			damaged_row();
 		*size = stored_varlena_size(p);
-	}
 	else
 		*size = strnlen((const char *) p, c->end - p) + 1;
-	if (*size > c->end - p)
-		damaged_row();
+	if (unlikely(*size > c->end - p))
+	{
+		damaged_row(c);
+		return false;
+	}
 	c->next = p + *size;
 
 	if (!att->attbyval)

@@ -24,4 +24,7 @@ extern const char *qdb_table_identify(uint8 info);
 extern void qdb_table_mask(char *pagedata, BlockNumber blkno);
 extern void qdb_table_decode(struct LogicalDecodingContext *ctx, struct XLogRecordBuffer *buf);
 
+/* Refuses publications of such tables. */
+extern void qdb_table_install_hooks(void);
+
 #endif							/* QDB_TABLEAM_H */
