@@ -260,6 +260,39 @@ plan_two_pages(Update *u)
 	return true;
 }
 
+/*
+ * The page that took the last row, if it can be locked at once: then the old
+ * page need not be unlocked, and its row not be locked in between.
+ */
+static bool
+plan_target_page(Update *u)
+{
+	QdbChange  *c = &u->c;
+	BlockNumber blk = RelationGetTargetBlock(c->rel);
+	Size		want = u->form.len + RelationGetTargetPageFreeSpace(c->rel, HEAP_DEFAULT_FILLFACTOR) +
+	sizeof(QdbXact);
+	Buffer		buf;
+
+	if (blk == InvalidBlockNumber || blk == c->blk)
+		return false;
+	buf = qdb_read_buffer(c->rel, blk, NULL);
+
+	/* Out of order, so only if no one has it. */
+	if (ConditionalLockBuffer(buf))
+	{
+		Page		page = BufferGetPage(buf);
+
+		u->newbuf = buf;
+		if (!PageIsNew(page) && !PageIsAllVisible(page) && qdb_page_room(page) >= want &&
+			plan_two_pages(u))
+			return true;
+		LockBuffer(buf, BUFFER_LOCK_UNLOCK);
+	}
+	ReleaseBuffer(buf);
+	u->newbuf = InvalidBuffer;
+	return false;
+}
+
 /* Locks both pages and plans; false: something was in the way. */
 static bool
 try_two_pages(Update *u)
@@ -619,7 +652,7 @@ qdb_tuple_update(Relation rel, ItemPointer otid, TupleTableSlot *slot, CommandId
 		qdb_form_needs_toast(rel, &u.form);
 
 		compute_xmaxes(&u);
-		if (toast || (!plan_same_page(&u) && !plan_with_prune(&u)))
+		if (toast || (!plan_same_page(&u) && !plan_with_prune(&u) && !plan_target_page(&u)))
 			find_place(&u, toast);
 		CheckForSerializableConflictIn(rel, &u.c.tid, u.c.blk);
 		apply(&u);
