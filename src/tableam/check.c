@@ -81,14 +81,15 @@ check_header(Check *c)
 	return false;
 }
 
-static void
+/* False: the row must not be looked at. */
+static bool
 check_xmax(Check *c, OffsetNumber off, const uint8 *row)
 {
 	int			i = QdbRowXX(row);
 	QdbOverflowEntry *e;
 
 	if (i == 0)
-		return;
+		return true;
 	if (!(row[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW))
 	{
 		if (i > QdbPageSpecial(c->page)->cap)
@@ -96,35 +97,37 @@ check_xmax(Check *c, OffsetNumber off, const uint8 *row)
 		else if (!TransactionIdIsValid(QdbPageXact(c->page, i)->xid) &&
 				 !(QdbPageXact(c->page, i)->mask & QDB_X_ABORTED))
 			problem(c, off, "updater %d is a free entry", i);
-		return;
+		return i <= QdbPageSpecial(c->page)->cap;
 	}
 	if (c->overflow == NULL)
 	{
 		problem(c, off, "overflow page %u is none", QdbPageSpecial(c->page)->overflow);
-		return;
+		return false;
 	}
 	if (i > QDB_OVERFLOW_ENTRIES)
 	{
 		problem(c, off, "overflow entry %d does not exist", i);
-		return;
+		return false;
 	}
 	e = QdbPageOverflow(c->overflow, i);
-	if (e->blk != c->blk || e->off != off)
-		problem(c, off, "overflow entry %d belongs to row (%u,%u)", i, e->blk, e->off);
+	if (e->blk == c->blk && e->off == off)
+		return true;
+	problem(c, off, "overflow entry %d belongs to row (%u,%u)", i, e->blk, e->off);
+	return false;
 }
 
-static void
+static bool
 check_inserter(Check *c, OffsetNumber off, const uint8 *row)
 {
 	int			i = row[QDB_ROW_XI];
 	QdbXact    *x;
 
 	if (i == 0)
-		return;
+		return true;
 	if (i > QdbPageSpecial(c->page)->cap)
 	{
 		problem(c, off, "inserter %d is not in the transaction table", i);
-		return;
+		return false;
 	}
 	x = QdbPageXact(c->page, i);
 	if (x->mask & (QDB_X_LOCK_ONLY | QDB_X_MULTI))
@@ -134,6 +137,7 @@ check_inserter(Check *c, OffsetNumber off, const uint8 *row)
 	else if (TransactionIdIsNormal(x->xid) && TransactionIdIsNormal(c->rel->rd_rel->relfrozenxid) &&
 			 TransactionIdPrecedes(x->xid, c->rel->rd_rel->relfrozenxid))
 		problem(c, off, "inserter %u is older than relfrozenxid %u", x->xid, c->rel->rd_rel->relfrozenxid);
+	return true;
 }
 
 /* Do the values end where the row ends? */
@@ -196,8 +200,8 @@ check_items(Check *c)
 			used[i] = 1;
 		}
 		row = QdbPageRow(c->page, off);
-		check_inserter(c, off, row);
-		check_xmax(c, off, row);
+		if (!check_inserter(c, off, row) || !check_xmax(c, off, row))
+			good = false;
 		check_values(c, off, row, len);
 	}
 	return good;

@@ -22,6 +22,25 @@
 #include "tableam/inspect.h"
 
 /*
+ * The change comes before the point from which the slot reports, but its
+ * transaction may commit after.  Only the commit tells, and there is no hook for
+ * it; so a change is queued that the replay of the transaction stops at with an
+ * error, for it names no file.
+ */
+static void
+queue_refusal(LogicalDecodingContext *ctx, XLogRecordBuffer *buf)
+{
+	ReorderBufferChange *change = ReorderBufferGetChange(ctx->reorder);
+
+	change->action = REORDER_BUFFER_CHANGE_INSERT;
+	change->origin_id = XLogRecGetOrigin(buf->record);
+	memset(&change->data.tp, 0, sizeof(change->data.tp));
+	change->data.tp.newtuple = ReorderBufferGetTupleBuf(ctx->reorder, SizeofHeapTupleHeader);
+	change->data.tp.clear_toast_afterwards = true;
+	ReorderBufferQueueChange(ctx->reorder, XLogRecGetXid(buf->record), buf->origptr, change, false);
+}
+
+/*
  * A slot that would have to report a change of such a table fails here.  It can
  * be moved past the change with pg_replication_slot_advance().
  */
@@ -40,6 +59,11 @@ qdb_table_decode(LogicalDecodingContext *ctx, XLogRecordBuffer *buf)
 	if (rnode.dbNode != ctx->slot->data.database ||
 		!SnapBuildProcessChange(ctx->snapshot_builder, XLogRecGetXid(record), buf->origptr))
 		return;
+	if (SnapBuildXactNeedsSkip(ctx->snapshot_builder, buf->origptr))
+	{
+		queue_refusal(ctx, buf);
+		return;
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("cannot decode a change of a table of access method quantadb"),
