@@ -283,8 +283,9 @@ sub start
 	srand($client{id} * 7919 + ($client{seed} || 0));
 	open(my $log, '>>', sprintf('%s/history.%03d', $dir, $client{id})) or POSIX::_exit(1);
 	$log->autoflush(1);
-	# What DBD::Pg says of a broken connection is in the history already.
+	# What DBD::Pg and libpq say of a broken connection is in the history already.
 	local $SIG{__WARN__} = sub { };
+	open(STDERR, '>', '/dev/null');
 	$client{log} = $log;
 	$client{sequence} = 0;
 	until ($stop)

@@ -135,11 +135,12 @@ sub run_faults
 		my ($function, @args) = @{ $f->{fault} };
 		my $at = time;
 		my ($code) = grep { defined } map { $_->can($function) } qw(ChaosFault ChaosNet ChaosDisk ChaosSteps);
-		my ($words, $heal) = $code->($c, @args);
+		my ($words, $heal) = eval { $code->($c, @args) };
+		($words, $heal) = ("$function, which went wrong: $@", sub { $net->heal if $net; ChaosFault::start_again($c, $c->all)->() }) if $@;
 		if (!$words) { sleep 0.5; next }
 		note(sprintf('%.3f %s', $at, $words));
 		sleep(($f->{lasts} || $lasts) * (0.5 + rand()));
-		$heal->();
+		eval { $heal->(); 1 } or note("healing: $@");
 		my $ok = eval { $c->wait_for(\&settled, 120, 'the cluster settles'); 1 };
 		push @done, { at => $at, words => $words, settled => $ok ? time - $at : undef };
 		if (!$ok)

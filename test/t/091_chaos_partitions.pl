@@ -8,4 +8,4 @@ use QuantaNet;
 
 my $chaos = "$FindBin::Bin/../chaos";
 exec($^X, "-I$FindBin::Bin/../lib", "-I$chaos", "$chaos/chaos.pl",
-	$ENV{QUANTADB_CHAOS} || 'partition_primary,partition_one_way,partition_ring', 'minutes=0.7');
+	$ENV{QUANTADB_CHAOS} || 'partition_primary,partition_one_way,partition_ring', 'minutes=0.6');

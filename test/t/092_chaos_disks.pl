@@ -6,4 +6,4 @@ use FindBin;
 
 my $chaos = "$FindBin::Bin/../chaos";
 exec($^X, "-I$FindBin::Bin/../lib", "-I$chaos", "$chaos/chaos.pl",
-	$ENV{QUANTADB_CHAOS} || 'power_loss,sync_fails,disk_full', 'minutes=0.7');
+	$ENV{QUANTADB_CHAOS} || 'power_loss,sync_fails,disk_full', 'minutes=0.6');
