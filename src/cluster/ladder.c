@@ -7,6 +7,8 @@
  * retries, then clone.  Which of them decides qdb_ladder_rung (core/rewind.c).  The work is the
  * resync worker's: this process never waits.
  *
+ * A node whose recovery does not reach consistency is on none of these rungs: it is cloned.
+ *
  * Every step and its reason goes into the journal.  A rewind that works ends in a
  * crash cycle; the entry about it is made after that, from a file that the plan placed.
  *
@@ -17,11 +19,14 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
 #include "core/rewind.h"
 
 #include "cluster/internal.h"
 
 #define RETRY_US		(1000 * 1000)
+#define STUCK_US		(120 * 1000 * 1000)
 
 static bool wanted = false;
 static char wanted_why[QDB_REASON_SIZE];
@@ -128,6 +133,29 @@ take_failure(void)
 		qdb_note_event("rewind_failed", qdb_co.self.name, status.reason);
 }
 
+/*
+ * Before it is consistent a node neither reports nor streams (I11).  Where recovery waits for WAL
+ * that is not here, nobody brings it: such a node needs a clone.  One record may take its
+ * time.
+ */
+static void
+watch_recovery(const QdbGrant *grant)
+{
+	static XLogRecPtr last = InvalidXLogRecPtr;
+	static int64 since_us = 0;
+	XLogRecPtr	replayed = GetXLogReplayRecPtr(NULL);
+
+	if (replayed != last || replayed == InvalidXLogRecPtr || !RecoveryInProgress() || HotStandbyActive() ||
+		qdb_shared->target_epoch != 0 || grant->holder == qdb_co.self.member ||
+		qdb_shared->promised != grant->epoch || qdb_own_end_of_wal() != NULL)
+	{
+		last = replayed;
+		since_us = qdb_co.now_us;
+	}
+	else if (qdb_co.now_us - since_us > STUCK_US)
+		qdb_want_clone("recovery waits for WAL that is not here and has not reached a consistent state");
+}
+
 void
 qdb_ladder_turn(void)
 {
@@ -135,6 +163,8 @@ qdb_ladder_turn(void)
 	QdbLadder	ladder = {0};
 
 	finish_rewind();
+	if (grant != NULL && !qdb_clone_wanted())
+		watch_recovery(grant);
 	if (!wanted || grant == NULL || grant->epoch != wanted_epoch || qdb_shared->promised != wanted_epoch ||
 		grant->holder == qdb_co.self.member || qdb_clone_wanted() || qdb_resync_running())
 		return;

@@ -1,7 +1,7 @@
 # chaos.pl
 #	A cluster under a load that remembers everything, faults, healing, verdict.
 #
-#	perl -Itest/lib -Itest/chaos test/chaos/chaos.pl SCENARIO [minutes=1] [seed=N] [nodes=3]
+#	perl -Itest/lib -Itest/chaos test/chaos/chaos.pl SCENARIO [minutes=1 | faults=N] [seed=N] [nodes=3]
 #
 # Prints what was done and closes with TAP lines: settled after every fault, no
 # anomaly of each kind, equal nodes.  "chaos.pl list" lists the scenarios; several,
@@ -129,7 +129,7 @@ sub run_faults
 {
 	my @done;
 	my $until = time + 60 * $option{minutes};
-	while (time < $until)
+	while ($option{faults} ? @done < $option{faults} : time < $until)
 	{
 		my $f = $faults[ int(rand(@faults)) ];
 		my ($function, @args) = @{ $f->{fault} };
