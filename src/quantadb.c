@@ -67,7 +67,10 @@ shmem_startup(void)
 		prev_shmem_startup_hook();
 	qdb_shmem_startup();
 	if (!IsUnderPostmaster)
+	{
 		qdb_apply_register();
+		qdb_register_ending();
+	}
 	if (!IsUnderPostmaster && qdb_shared->member)
 	{
 		/*

@@ -445,6 +445,9 @@ typedef struct QdbShared
 	uint64		replayed_epoch;
 	XLogRecPtr	replayed_epoch_lsn;
 
+	bool		handed_over;	/* coordinator: the server ends as it was
+								 * asked to, the seat is given away */
+
 	/*
 	 * The archive has all WAL up to here, and the histories up to this
 	 * timeline.  Archiver, and coordinator from the peers; never back, under
@@ -550,6 +553,10 @@ extern int	qdb_request_post(const QdbRequest *request);
 extern bool qdb_request_poll(int slot, QdbRequest *answer); /* true: done, slot
 															 * freed */
 extern void qdb_request_abandon(int slot);
+
+/* ---- ending.c ---- */
+/* shmem_startup of the postmaster: a planned end without a checkpoint exits with 0. */
+extern void qdb_register_ending(void);
 
 /* ---- worker.c ---- */
 extern void qdb_register_workers(void);

@@ -464,6 +464,7 @@ static void
 end_server(void)
 {
 	ereport(LOG, (errmsg("[failover] the seat is given up: ending the server without a shutdown checkpoint")));
+	qdb_shared->handed_over = true;
 	kill(PostmasterPid, SIGQUIT);
 	for (int i = 0; i < 1000; i++)
 		pg_usleep(10 * 1000);
