@@ -90,7 +90,8 @@ refuse_published(Oid relid)
 
 /*
  * A publication that names such a table is refused at once: when it is made, and
- * when the table is added.
+ * when the table is added.  With a wal_level that has nothing to decode it is
+ * not: nothing can be lost, and qdb_table_decode refuses when that changes.
  */
 static void
 object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
@@ -103,7 +104,8 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, 
 
 	if (prev_object_access_hook)
 		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
-	if (access != OAT_POST_CREATE || (!added && class_id != PublicationRelationId))
+	if (access != OAT_POST_CREATE || (!added && class_id != PublicationRelationId) ||
+		!XLogLogicalInfoActive())
 		return;
 	catalog = table_open(PublicationRelRelationId, AccessShareLock);
 	ScanKeyInit(&key, added ? Anum_pg_publication_rel_oid : Anum_pg_publication_rel_prpubid,

@@ -114,6 +114,11 @@ if [ -z "${QUANTADB_TESTS:-}" ]; then
 	step regress regress
 fi
 
+# PostgreSQL's own suites on our tables; also by the name regress_am.
+if [ "${1:-}" = long ] && grep -qE "$(echo "${QUANTADB_TESTS:-.}" | tr ' ' '|')" <<<regress_am; then
+	step regress_am env STANDBY=1 bash test/scripts/regress_am.sh
+fi
+
 tests=$(cd test/t && ls ./*.pl)
 [ "${1:-}" = long ] && [ -d test/t/long ] && tests="$tests $(cd test/t && ls long/*.pl)"
 for t in $tests; do

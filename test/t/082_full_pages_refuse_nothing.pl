@@ -126,3 +126,4 @@ is(scalar(@failed), 0, 'no operation failed or waited') or diag(join "\n", @fail
 cmp_ok($done, '>', 50, "$done combinations were tried") or diag("$unreachable could not be made");
 is(QuantaTable::value($second, "SELECT count(*) FROM pg_locks WHERE NOT granted"), 0, 'nobody waits');
 done_testing();
+1;
