@@ -93,6 +93,14 @@ CREATE FUNCTION quantadb_status(
 	OUT paused bool, OUT why_not text)
 AS 'MODULE_PATHNAME', 'qdb_sql_status' LANGUAGE C VOLATILE STRICT;
 
+CREATE FUNCTION quantadb_rehearse(
+	node text, OUT name text, OUT chosen text, OUT why_not text, OUT bytes_behind bigint, OUT replay_lag_ms bigint,
+	OUT failover_wait_ms bigint, OUT switchover_wait_ms bigint, OUT last_outage_ms bigint, OUT loss_bytes bigint)
+AS 'MODULE_PATHNAME', 'qdb_sql_rehearse' LANGUAGE C VOLATILE STRICT;
+
+REVOKE ALL ON FUNCTION quantadb_rehearse(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION quantadb_rehearse(text) TO pg_monitor;
+
 -- Views, and the functions behind them
 
 CREATE FUNCTION quantadb_get_nodes(

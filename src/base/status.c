@@ -294,6 +294,27 @@ qdb_collect_status(void)
 	return status;
 }
 
+bool
+qdb_rehearse_now(const QdbStatus *status, const char *name, QdbRehearsal * rehearsal)
+{
+	const QdbMember *target = qdb_member_by_name(status->state, name);
+	QdbRehearsalNode nodes[QDB_MAX_MEMBERS];
+
+	if (target == NULL)
+		return false;
+	for (int i = 0; i < status->nnodes; i++)
+		nodes[i] = (QdbRehearsalNode)
+	{
+		.member = status->nodes[i].member->id,
+			.connected = status->nodes[i].connected,
+			.why_not = status->nodes[i].why_not,
+			.wal_end = status->nodes[i].wal_end,
+			.lag_us = status->nodes[i].lag_us
+	};
+	qdb_rehearse(status->state, nodes, status->nnodes, target->id, rehearsal);
+	return true;
+}
+
 char *
 qdb_primary_hint(void)
 {

@@ -12,6 +12,7 @@
 #define QDB_BASE_STATUS_H
 
 #include "base/base.h"
+#include "core/rehearse.h"
 
 typedef struct QdbNodeStatus
 {
@@ -64,6 +65,9 @@ typedef struct QdbStatus
 
 /* palloc'd in the current context.  qdb_shared must be set; takes both locks. */
 extern QdbStatus *qdb_collect_status(void);
+
+/* What a failover to that member would cost; false: no such member. */
+extern bool qdb_rehearse_now(const QdbStatus *status, const char *name, QdbRehearsal * rehearsal);
 
 extern const char *qdb_node_state_text(int node_state);
 extern const char *qdb_raft_state_text(int raft_state);

@@ -169,8 +169,8 @@ qdb_raft_begin_with(const char *dir, uint64_t id, const QdbState *state, char *w
 	struct raft_buffer buf = {NULL, 0};
 
 	/*
-	 * Not at index 1: libraft then takes the first entry for one that it still has, and
-	 * never sends the snapshot to a new server.
+	 * Not at index 1: libraft then takes the first entry for one that it
+	 * still has, and never sends the snapshot to a new server.
 	 */
 	QdbRaftSnapshot snap = {.index = 2,.term = 1,.conf_index = 1};
 	QdbRaftStorage *storage = NULL;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * cluster.c
- *		/cluster/status, /cluster/nodes and /cluster/journal.
+ *		/cluster/status, /cluster/nodes, /cluster/journal and /cluster/rehearse.
  *
  *-------------------------------------------------------------------------
  */
@@ -139,4 +139,38 @@ qdb_get_journal(const QdbHttpRequest *request, QdbHttpAnswer *answer, const QdbS
 		appendStringInfoChar(body, '}');
 	}
 	appendStringInfoString(body, "]}\n");
+}
+
+void
+qdb_get_rehearse(const QdbHttpRequest *request, QdbHttpAnswer *answer, const QdbStatus *status)
+{
+	StringInfo	body = &answer->body;
+	QdbRehearsal rehearsal;
+	const QdbMember *chosen;
+
+	if (request->method == QDB_METHOD_OPTIONS)
+	{
+		answer->status = 204;
+		return;
+	}
+	if (request->node == NULL || !qdb_rehearse_now(status, request->node, &rehearsal))
+	{
+		qdb_answer_error(answer, 400, "invalid argument \"node\"",
+						 request->node == NULL ? "It is missing." : "There is no such node.",
+						 "Name a member, as in /cluster/rehearse?node=n2; /cluster/nodes lists them.");
+		return;
+	}
+	chosen = qdb_member_by_id(status->state, rehearsal.chosen);
+	answer->status = 200;
+	appendStringInfoChar(body, '{');
+	qdb_put_text(body, "name", request->node);
+	qdb_put_text(body, "chosen", chosen != NULL ? chosen->name : NULL);
+	qdb_put_text(body, "why_not", rehearsal.why_not);
+	qdb_put_known(body, "bytes_behind", rehearsal.bytes_behind);
+	qdb_put_known(body, "replay_lag_ms", rehearsal.replay_lag_us < 0 ? -1 : rehearsal.replay_lag_us / 1000);
+	qdb_put_known(body, "failover_wait_ms", rehearsal.failover_us < 0 ? -1 : rehearsal.failover_us / 1000);
+	qdb_put_known(body, "switchover_wait_ms", rehearsal.switchover_us < 0 ? -1 : rehearsal.switchover_us / 1000);
+	qdb_put_known(body, "last_outage_ms", status->state->last_outage_us > 0 ? status->state->last_outage_us / 1000 : -1);
+	qdb_put_known(body, "loss_bytes", rehearsal.loss_bytes);
+	appendStringInfoString(body, "}\n");
 }

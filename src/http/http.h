@@ -25,6 +25,7 @@ typedef struct QdbHttpRequest
 	bool		wants_html;
 	const char *lag;			/* query arguments; NULL: not given */
 	const char *min_lsn;
+	const char *node;
 	const char *authorization;	/* header; NULL: none */
 	const char *member;			/* a present member, by its client
 								 * certificate; NULL: none */
@@ -94,6 +95,7 @@ extern void qdb_get_readiness(const QdbHttpRequest *request, QdbHttpAnswer *answ
 extern void qdb_get_nodes(const QdbHttpRequest *request, QdbHttpAnswer *answer, const QdbStatus *status);
 extern void qdb_get_status(const QdbHttpRequest *request, QdbHttpAnswer *answer, const QdbStatus *status);
 extern void qdb_get_journal(const QdbHttpRequest *request, QdbHttpAnswer *answer, const QdbStatus *status);
+extern void qdb_get_rehearse(const QdbHttpRequest *request, QdbHttpAnswer *answer, const QdbStatus *status);
 extern void qdb_get_metrics(const QdbHttpRequest *request, QdbHttpAnswer *answer, const QdbStatus *status);
 
 extern bool qdb_is_open_primary(const QdbStatus *status);

@@ -33,6 +33,7 @@ static const Route routes[] = {
 	{"/cluster/status", QDB_METHOD_GET, READ, qdb_get_status},
 	{"/cluster/nodes", QDB_METHOD_GET, READ, qdb_get_nodes},
 	{"/cluster/journal", QDB_METHOD_GET, READ, qdb_get_journal},
+	{"/cluster/rehearse", QDB_METHOD_GET, READ, qdb_get_rehearse},
 	{"/cluster/promote", QDB_METHOD_POST, "POST, OPTIONS", NULL},
 	{"/cluster/pause", QDB_METHOD_POST, "POST, OPTIONS", NULL},
 	{"/cluster/resume", QDB_METHOD_POST, "POST, OPTIONS", NULL},

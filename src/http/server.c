@@ -175,6 +175,7 @@ fill_request(QdbHttpRequest *request, struct MHD_Connection *connection, const c
 	request->authorization = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Authorization");
 	request->lag = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "lag");
 	request->min_lsn = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "min_lsn");
+	request->node = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "node");
 }
 
 static enum MHD_Result
