@@ -18,7 +18,20 @@ qdb_change_refresh(QdbChange *c)
 {
 	qdb_view_done(&c->view);
 	qdb_view_init(&c->view, c->rel, c->buf);
+	c->have_refs = false;
 	return qdb_view_row(&c->view, c->off, &c->row);
+}
+
+/* A plan for the row's page; which entries are in use is found out once. */
+void
+qdb_change_alloc_init(QdbChange *c, QdbAlloc *a, Size row_len)
+{
+	qdb_alloc_init(a, c->view.page, row_len);
+	if (c->have_refs)
+	{
+		memcpy(a->refs, c->refs, sizeof(a->refs));
+		a->have_refs = true;
+	}
 }
 
 /* Locks the page and looks the row up; false: there is none. */
@@ -208,11 +221,18 @@ qdb_change_make_room(QdbChange *c, int entries)
 	 * is needed.
 	 */
 	QdbXactInit(&any, InvalidTransactionId, 0, 0);
-	qdb_alloc_init(&a, c->view.page, 0);
+	qdb_change_alloc_init(c, &a, 0);
 	for (int i = 0; i < entries && fits; i++)
 		fits = qdb_alloc_entry(&a, &any, QDB_SHARE_NONE, i == 0 ? QdbRowXX(c->row.data) : 0, &fresh) > 0;
-	if ((fits && qdb_alloc_fits(&a, false)) ||
-		qdb_overflow_lock(c, (c->row.data[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW) ? entries - 1 : entries))
+	if (a.have_refs && !c->have_refs)
+	{
+		memcpy(c->refs, a.refs, sizeof(c->refs));
+		c->have_refs = true;
+	}
+	if (fits && qdb_alloc_fits(&a, false))
+		return false;
+	qdb_overflow_pin_own(c);
+	if (qdb_overflow_lock(c, (c->row.data[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW) ? entries - 1 : entries))
 		return false;
 	qdb_change_unlock(c);
 	qdb_overflow_acquire(c, entries);
@@ -306,7 +326,7 @@ qdb_try_plan_xx(QdbChange *c, QdbAlloc *a, const QdbXact *want, QdbEntry *e)
 void
 qdb_plan_xx(QdbChange *c, QdbAlloc *a, const QdbXact *want, QdbEntry *e)
 {
-	qdb_alloc_init(a, c->view.page, 0);
+	qdb_change_alloc_init(c, a, 0);
 	if (!qdb_try_plan_xx(c, a, want, e) || !qdb_alloc_fits(a, false))
 		elog(ERROR, "no room for the xmax of row (%u,%u)", c->blk, c->off);
 	if (a->cap != a->old_cap)

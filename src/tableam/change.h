@@ -43,6 +43,8 @@ typedef struct QdbChange
 	bool		locker_remains;
 	QdbView		view;
 	QdbRow		row;
+	bool		have_refs;		/* while the page stays locked */
+	uint8		refs[QDB_MAX_CAP + 1];
 } QdbChange;
 
 /* ---- change.c ---- */
@@ -59,6 +61,7 @@ extern TM_Result qdb_change_check(QdbChange *c, Snapshot crosscheck, bool wait, 
 								  TM_FailureData *tmfd);
 extern bool qdb_change_pin_vm(QdbChange *c);
 extern void qdb_change_failure(QdbChange *c, TM_Result result, TM_FailureData *tmfd);
+extern void qdb_change_alloc_init(QdbChange *c, QdbAlloc *a, Size row_len);
 extern void qdb_plan_xx(QdbChange *c, QdbAlloc *a, const QdbXact *want, QdbEntry *e);
 extern bool qdb_try_plan_xx(QdbChange *c, QdbAlloc *a, const QdbXact *want, QdbEntry *e);
 extern void qdb_log_xx(QdbChange *c, uint8 op, const QdbEntry *e, bool vm_cleared);
@@ -94,6 +97,7 @@ extern TM_Result qdb_find_last_version(Relation rel, ItemPointer tid, CommandId 
 
 /* ---- overflow.c ---- */
 extern bool qdb_overflow_lock(QdbChange *c, int entries);
+extern void qdb_overflow_pin_own(QdbChange *c);
 extern void qdb_overflow_unlock(QdbChange *c);
 extern void qdb_overflow_acquire(QdbChange *c, int entries);
 extern int	qdb_overflow_find_free(Page opage, int after);

@@ -48,14 +48,14 @@ qdb_overflow_free(Page opage, int i)
 	QdbPageOverflow(opage, i)->blk = InvalidBlockNumber;
 }
 
-static int
-count_free(Page opage)
+static bool
+has_free(Page opage, int n)
 {
-	int			n = 0;
-
-	for (int i = 1; i <= QDB_OVERFLOW_ENTRIES; i++)
-		n += QdbPageOverflow(opage, i)->blk == InvalidBlockNumber;
-	return n;
+	/* They fill from the front. */
+	for (int i = QDB_OVERFLOW_ENTRIES; i >= 1 && n > 0; i--)
+		if (QdbPageOverflow(opage, i)->blk == InvalidBlockNumber)
+			n--;
+	return n <= 0;
 }
 
 void
@@ -83,13 +83,31 @@ qdb_overflow_lock(QdbChange *c, int entries)
 		return false;
 	LockBuffer(c->obuf, BUFFER_LOCK_EXCLUSIVE);
 	opage = BufferGetPage(c->obuf);
-	if (QdbPageIsOverflow(opage) && count_free(opage) >= entries)
+	if (QdbPageIsOverflow(opage) && has_free(opage, entries))
 	{
 		c->olocked = true;
 		return true;
 	}
 	LockBuffer(c->obuf, BUFFER_LOCK_UNLOCK);
 	return false;
+}
+
+/*
+ * The data page has its overflow page already: pins that one, with the data page
+ * locked.  Otherwise the lock would be dropped only to find it.
+ */
+void
+qdb_overflow_pin_own(QdbChange *c)
+{
+	BlockNumber own = QdbPageSpecial(c->view.page)->overflow;
+
+	if (own == InvalidBlockNumber || c->olocked ||
+		(c->obuf != InvalidBuffer && BufferGetBlockNumber(c->obuf) == own))
+		return;
+	if (c->obuf != InvalidBuffer)
+		ReleaseBuffer(c->obuf);
+	c->obuf = InvalidBuffer;
+	c->obuf = qdb_read_buffer(c->rel, own, NULL);
 }
 
 /* A new overflow page, pinned. */
@@ -122,7 +140,7 @@ try_page(Relation rel, BlockNumber blk, int entries)
 		return InvalidBuffer;
 	buf = qdb_read_buffer(rel, blk, NULL);
 	LockBuffer(buf, BUFFER_LOCK_SHARE);
-	fits = QdbPageIsOverflow(BufferGetPage(buf)) && count_free(BufferGetPage(buf)) >= entries;
+	fits = QdbPageIsOverflow(BufferGetPage(buf)) && has_free(BufferGetPage(buf), entries);
 	LockBuffer(buf, BUFFER_LOCK_UNLOCK);
 	if (fits)
 		return buf;
@@ -189,8 +207,13 @@ move(QdbChange *c, BlockNumber oblk)
 	LockBuffer(oblk < nblk ? old : new, BUFFER_LOCK_EXCLUSIVE);
 	LockBuffer(oblk < nblk ? new : old, BUFFER_LOCK_EXCLUSIVE);
 	if (QdbPageSpecial(BufferGetPage(c->buf))->overflow == oblk &&
-		QdbPageIsOverflow(BufferGetPage(old)) &&
-		count_free(BufferGetPage(new)) == QDB_OVERFLOW_ENTRIES)
+		!QdbPageIsOverflow(BufferGetPage(old)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("page %u of table \"%s\" names page %u for its overflow, which is none",
+						c->blk, RelationGetRelationName(c->rel), oblk)));
+	if (QdbPageSpecial(BufferGetPage(c->buf))->overflow == oblk &&
+		has_free(BufferGetPage(new), QDB_OVERFLOW_ENTRIES))
 	{
 		START_CRIT_SECTION();
 		move_entries(BufferGetPage(c->buf), c->blk, BufferGetPage(old), BufferGetPage(new), nblk);

@@ -339,46 +339,30 @@ qdb_alloc_apply(const QdbAlloc *a)
 
 /* ---- prune ---- */
 
-typedef struct
-{
-	OffsetNumber off;
-	uint16		start;
-	uint16		len;
-} RowPlace;
-
-static int
-compare_places(const void *a, const void *b)
-{
-	return (int) ((const RowPlace *) b)->start - (int) ((const RowPlace *) a)->start;
-}
-
-/* Packs the rows against a transaction table of cap entries. */
+/*
+ * Packs the rows against a transaction table of cap entries, in the order of
+ * their line pointers.
+ */
 static void
 compact(Page page, int cap)
 {
 	PageHeader	header = (PageHeader) page;
-	RowPlace	places[QDB_MAX_OFFSETS];
-	int			n = 0;
+	Size		from = header->pd_upper;
 	Size		upper = QDB_SPECIAL_OFFSET - cap * sizeof(QdbXact);
 	OffsetNumber max = PageGetMaxOffsetNumber(page);
+	PGAlignedBlock copy;
 
+	memcpy(copy.data + from, (char *) page + from, QDB_SPECIAL_OFFSET - from);
 	for (OffsetNumber off = FirstOffsetNumber; off <= max; off++)
 	{
 		ItemId		lp = PageGetItemId(page, off);
+		Size		len = ItemIdGetLength(lp);
 
 		if (!ItemIdIsNormal(lp))
 			continue;
-		places[n].off = off;
-		places[n].start = ItemIdGetOffset(lp);
-		places[n].len = ItemIdGetLength(lp);
-		n++;
-	}
-	qsort(places, n, sizeof(RowPlace), compare_places);
-	for (int i = 0; i < n; i++)
-	{
-		upper -= places[i].len;
-		memmove((char *) page + upper, (char *) page + places[i].start, places[i].len);
-		PageGetItemId(page, places[i].off)->lp_off = upper;
+		upper -= len;
+		memcpy((char *) page + upper, copy.data + ItemIdGetOffset(lp), len);
+		lp->lp_off = upper;
 	}
 	header->pd_upper = upper;
 	QdbPageSpecial(page)->cap = cap;

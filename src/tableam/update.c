@@ -35,6 +35,7 @@ typedef struct Update
 	bool		hot;
 	bool		shared;			/* new_xi is old_xx */
 	QdbPrune   *prune;			/* part of this update, or NULL */
+	char	   *pruned;			/* the page after it */
 	QdbAlloc	a;				/* of the new version's page */
 	QdbAlloc	b;				/* of the old version's, if it is another */
 	QdbEntry	old_xx;
@@ -202,6 +203,16 @@ plan_same_page(Update *u)
 	return true;
 }
 
+static void
+drop_prune(Update *u)
+{
+	if (u->prune == NULL)
+		return;
+	pfree(u->prune);
+	pfree(u->pruned);
+	u->prune = NULL;
+}
+
 /*
  * The page has no room: perhaps it has if what is dead goes.  Both go into one
  * record.
@@ -211,14 +222,14 @@ plan_with_prune(Update *u)
 {
 	QdbChange  *c = &u->c;
 	QdbPrune   *prune = palloc(sizeof(QdbPrune));
-	PGAlignedBlock copy;
+	char	   *copy = palloc(BLCKSZ);
 	QdbView		real = c->view;
 	QdbRow		row = c->row;
 	bool		planned = false;
 
-	if (qdb_prune_for_update(prune, &real, (Page) copy.data))
+	if (qdb_prune_for_update(prune, &real, (Page) copy))
 	{
-		qdb_view_init_copy(&c->view, c->rel, (Page) copy.data, c->blk);
+		qdb_view_init_copy(&c->view, c->rel, (Page) copy, c->blk);
 		planned = qdb_view_row(&c->view, c->off, &c->row) && plan_same_page(u);
 	}
 	c->view = real;
@@ -226,11 +237,12 @@ plan_with_prune(Update *u)
 	if (!planned)
 	{
 		pfree(prune);
+		pfree(copy);
 		return false;
 	}
 	u->a.page = c->view.page;
-	prune->view = &c->view;
 	u->prune = prune;
+	u->pruned = copy;
 	return true;
 }
 
@@ -248,7 +260,7 @@ plan_two_pages(Update *u)
 		return false;
 	QdbXactInit(&want, u->old_xmax.xid, u->c.cid, u->old_xmax.mask | QDB_X_UPDATED);
 	ItemPointerSet(&want.next, blk, u->a.off);
-	qdb_alloc_init(&u->b, u->c.view.page, 0);
+	qdb_change_alloc_init(&u->c, &u->b, 0);
 	if (!qdb_try_plan_xx(&u->c, &u->b, &want, &u->old_xx) || !qdb_alloc_fits(&u->b, false))
 		return false;
 	if (u->b.cap != u->b.old_cap)
@@ -372,7 +384,7 @@ find_place(Update *u, bool toast)
 		}
 		if (planned && u->newbuf != c->buf)
 			UnlockReleaseBuffer(u->newbuf);
-		u->prune = NULL;
+		drop_prune(u);
 		qdb_change_unlock(c);
 		if (!planned)
 			qdb_overflow_acquire(c, 2);
@@ -568,7 +580,10 @@ apply(Update *u)
 		vm_cleared = qdb_clear_all_visible(c->rel, c->buf, c->vmbuffer);
 		if (u->prune != NULL)
 		{
-			qdb_prune_apply(u->prune, NULL);
+			memcpy(c->view.page, u->pruned, BLCKSZ);
+			((PageHeader) c->view.page)->pd_prune_xid = u->prune->new_prune_xid;
+			PageClearFull(c->view.page);
+			PageClearAllVisible(c->view.page);
 			PageSetPrunable(c->view.page, c->xid);
 		}
 	}
@@ -607,7 +622,7 @@ finish(Update *u, TupleTableSlot *slot)
 	if (u->prune != NULL)
 	{
 		qdb_prune_report(c->rel, u->prune);
-		pfree(u->prune);
+		drop_prune(u);
 	}
 }
 
