@@ -208,6 +208,17 @@ qdb_extend(Relation rel, BufferAccessStrategy strategy)
 	return extend(rel, QDB_MAX_ROW, false, NULL, &instead);
 }
 
+/* Locks a page that comes before ours in the order of locks. */
+static void
+lock_other(Buffer buf, Buffer other)
+{
+	if (likely(ConditionalLockBuffer(other)))
+		return;
+	LockBuffer(buf, BUFFER_LOCK_UNLOCK);
+	LockBuffer(other, BUFFER_LOCK_EXCLUSIVE);
+	LockBuffer(buf, BUFFER_LOCK_EXCLUSIVE);
+}
+
 static BlockNumber
 first_target(Relation rel, Size want, bool use_fsm, BulkInsertState bistate)
 {
@@ -287,12 +298,7 @@ qdb_get_buffer(Relation rel, Size row_len, Buffer other, int options,
 		 * The other page comes first in the order of locks.  While ours is
 		 * unlocked someone else may fill it.
 		 */
-		if (unlikely(!ConditionalLockBuffer(other)))
-		{
-			LockBuffer(buf, BUFFER_LOCK_UNLOCK);
-			LockBuffer(other, BUFFER_LOCK_EXCLUSIVE);
-			LockBuffer(buf, BUFFER_LOCK_EXCLUSIVE);
-		}
+		lock_other(buf, other);
 		get_vm_pins(rel, other, buf, vmbuffer_other, vmbuffer);
 		if (qdb_page_room(BufferGetPage(buf)) >= row_len)
 			break;

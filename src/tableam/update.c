@@ -13,8 +13,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "tableam/change.h"
-#include "tableam/prune.h"
+#include "tableam/update.h"
 
 #include "access/sysattr.h"
 #include "access/visibilitymap.h"
@@ -22,32 +21,11 @@
 #include "pgstat.h"
 #include "storage/predicate.h"
 
-typedef struct Update
-{
-	QdbChange	c;				/* the old version */
-	QdbForm		form;
-	bool		hot_possible;
-	QdbXmax		old_xmax;
-	QdbXmax		new_xmax;		/* lockers that stay */
-	Buffer		newbuf;			/* may be the old one */
-	Buffer		new_vmbuffer;
-	/* the plan */
-	bool		hot;
-	bool		shared;			/* new_xi is old_xx */
-	QdbPrune   *prune;			/* part of this update, or NULL */
-	char	   *pruned;			/* the page after it */
-	QdbAlloc	a;				/* of the new version's page */
-	QdbAlloc	b;				/* of the old version's, if it is another */
-	QdbEntry	old_xx;
-	QdbEntry	new_xi;
-	QdbEntry	new_xx;
-} Update;
-
 /* ---- which columns change ---- */
 
 /* Compares stored values, which is what heap does: not those of the type. */
 static Bitmapset *
-modified_columns(Update *u, Bitmapset *interesting)
+modified_columns(QdbUpdate *u, Bitmapset *interesting)
 {
 	TupleDesc	desc = RelationGetDescr(u->c.rel);
 	Bitmapset  *modified = NULL;
@@ -100,7 +78,7 @@ modified_columns(Update *u, Bitmapset *interesting)
  * indexed one changes: HOT.
  */
 static void
-classify(Update *u, Bitmapset *hot_attrs, Bitmapset *key_attrs)
+classify(QdbUpdate *u, Bitmapset *hot_attrs, Bitmapset *key_attrs)
 {
 	Bitmapset  *all = bms_union(hot_attrs, key_attrs);
 	Bitmapset  *modified = modified_columns(u, all);
@@ -113,7 +91,7 @@ classify(Update *u, Bitmapset *hot_attrs, Bitmapset *key_attrs)
 
 /* The xmax of both versions; who locks the old one locks the new one. */
 static void
-compute_xmaxes(Update *u)
+compute_xmaxes(QdbUpdate *u)
 {
 	QdbXmax		held = QdbRowXmax(&u->c.row);
 
@@ -132,7 +110,7 @@ compute_xmaxes(Update *u)
 /* ---- the plan ---- */
 
 static bool
-plan_new_xx(Update *u, BlockNumber blk)
+plan_new_xx(QdbUpdate *u, BlockNumber blk)
 {
 	QdbChange  *c = &u->c;
 	QdbAlloc	before = u->a;
@@ -161,7 +139,7 @@ plan_new_xx(Update *u, BlockNumber blk)
 }
 
 static bool
-plan_inserter(Update *u)
+plan_inserter(QdbUpdate *u)
 {
 	QdbXact		want;
 
@@ -174,7 +152,7 @@ plan_inserter(Update *u)
 
 /* The new version on the page of the old one. */
 static bool
-plan_same_page(Update *u)
+plan_same_page(QdbUpdate *u)
 {
 	QdbXact		want;
 
@@ -204,7 +182,7 @@ plan_same_page(Update *u)
 }
 
 static void
-drop_prune(Update *u)
+drop_prune(QdbUpdate *u)
 {
 	if (u->prune == NULL)
 		return;
@@ -218,7 +196,7 @@ drop_prune(Update *u)
  * record.
  */
 static bool
-plan_with_prune(Update *u)
+plan_with_prune(QdbUpdate *u)
 {
 	QdbChange  *c = &u->c;
 	QdbPrune   *prune = palloc(sizeof(QdbPrune));
@@ -248,7 +226,7 @@ plan_with_prune(Update *u)
 
 /* Both pages are locked. */
 static bool
-plan_two_pages(Update *u)
+plan_two_pages(QdbUpdate *u)
 {
 	Page		page = BufferGetPage(u->newbuf);
 	BlockNumber blk = BufferGetBlockNumber(u->newbuf);
@@ -277,7 +255,7 @@ plan_two_pages(Update *u)
  * page need not be unlocked, and its row not be locked in between.
  */
 static bool
-plan_target_page(Update *u)
+plan_target_page(QdbUpdate *u)
 {
 	QdbChange  *c = &u->c;
 	BlockNumber blk = RelationGetTargetBlock(c->rel);
@@ -307,7 +285,7 @@ plan_target_page(Update *u)
 
 /* Locks both pages and plans; false: something was in the way. */
 static bool
-try_two_pages(Update *u)
+try_two_pages(QdbUpdate *u)
 {
 	QdbChange  *c = &u->c;
 	Size		extra = sizeof(QdbXact) * 2;
@@ -336,7 +314,7 @@ try_two_pages(Update *u)
  * the new version.  Returns with all pages locked and the plan made.
  */
 static void
-find_place(Update *u, bool toast)
+find_place(QdbUpdate *u, bool toast)
 {
 	QdbChange  *c = &u->c;
 	uint8	   *old = memcpy(palloc(c->row.len), c->row.data, c->row.len);
@@ -393,162 +371,8 @@ find_place(Update *u, bool toast)
 
 /* ---- carrying it out ---- */
 
-/* The new version as its difference to the old one on the same page. */
 static void
-write_diff(QdbRecWriter *w, const uint8 *old, Size old_len, const uint8 *new, Size new_len, bool same_header)
-{
-	Size		prefix = 0;
-	Size		suffix = 0;
-	Size		max = Min(Min(old_len, new_len) - QDB_ROW_HEADER, 255);
-	Size		start;
-
-	while (prefix < max && old[QDB_ROW_HEADER + prefix] == new[QDB_ROW_HEADER + prefix])
-		prefix++;
-	max = Min(Min(old_len, new_len) - QDB_ROW_HEADER - prefix, 255);
-	while (suffix < max && old[old_len - 1 - suffix] == new[new_len - 1 - suffix])
-		suffix++;
-	if (!same_header)
-	{
-		qdb_rec_write1(w, new[QDB_ROW_FLAGS]);
-		qdb_rec_write1(w, new[QDB_ROW_NATTS]);
-	}
-	qdb_rec_write1(w, prefix);
-	qdb_rec_write1(w, suffix);
-	start = QDB_ROW_HEADER + prefix;
-	qdb_rec_write_bytes(w, new + start, new_len - suffix - start);
-}
-
-static void
-write_offset(QdbRecWriter *w, OffsetNumber off, bool wide)
-{
-	if (wide)
-		qdb_rec_write2(w, off);
-	else
-		qdb_rec_write1(w, off);
-}
-
-/* Block 0: all that happens to the page of the new version. */
-static void
-write_new(Update *u, QdbRecWriter *w, const QdbXact *old_def)
-{
-	const uint8 *row = u->form.data;
-	bool		same = u->newbuf == u->c.buf;
-	const uint8 *old = QdbPageRow(u->c.view.page, u->c.off);
-	Size		old_len = ItemIdGetLength(PageGetItemId(u->c.view.page, u->c.off));
-	bool		wide = u->a.off > 255 || u->c.off > 255;
-	bool		same_header = same && old[QDB_ROW_NATTS] == row[QDB_ROW_NATTS] &&
-	!((old[QDB_ROW_FLAGS] ^ row[QDB_ROW_FLAGS]) & (QDB_R_HASNULL | QDB_R_EXTERNAL | QDB_R_NATTS16));
-	QdbXact		def;
-
-	qdb_rec_write1(w, (u->hot ? XLQ_NEW_HOT : 0) | (u->shared ? XLQ_NEW_SHARED : 0) |
-				   (u->new_xx.idx ? XLQ_NEW_XX : 0) | (same ? XLQ_NEW_DIFF : 0) |
-				   (same_header ? XLQ_NEW_SAME_HEADER : 0) | (wide ? XLQ_NEW_WIDE : 0) |
-				   ((u->old_xmax.mask & QDB_X_KEYS_UPDATED) ? XLQ_NEW_KEYS : 0) |
-				   (u->prune ? XLQ_NEW_PRUNE : 0));
-	if (u->prune != NULL)
-		qdb_rec_write_prune(w, &u->prune->list);
-	write_offset(w, u->a.off, wide);
-	if (same)
-	{
-		write_offset(w, u->c.off, wide);
-		qdb_rec_write_entry(w, &u->old_xx, old_def);
-	}
-	if (!u->shared)
-	{
-		QdbXactInit(&def, u->c.xid, FirstCommandId, QDB_X_PLAIN);
-		qdb_rec_write_entry(w, &u->new_xi, &def);
-	}
-	if (u->new_xx.idx)
-	{
-		QdbXactInit(&def, u->c.xid, FirstCommandId, QDB_X_KEYSHR | QDB_X_LOCK_ONLY);
-		qdb_rec_write_entry(w, &u->new_xx, &def);
-	}
-	if (same)
-		write_diff(w, old, old_len, row, u->form.len, same_header);
-	else
-	{
-		qdb_rec_write1(w, row[QDB_ROW_FLAGS]);
-		qdb_rec_write1(w, row[QDB_ROW_NATTS]);
-		qdb_rec_write_bytes(w, row + QDB_ROW_HEADER, u->form.len - QDB_ROW_HEADER);
-	}
-}
-
-static void
-register_overflow(Update *u, char *data, Size size)
-{
-	QdbRecWriter w;
-	QdbXact		def;
-
-	QdbXactInit(&def, u->c.xid, FirstCommandId, QDB_X_PLAIN);
-	QdbRecWriterInit(&w, data, size);
-	qdb_rec_write1(&w, (u->old_xx.overflow ? 1 : 0) | (u->new_xx.overflow ? 2 : 0));
-	if (u->old_xx.overflow)
-	{
-		qdb_rec_write2(&w, u->c.off);
-		qdb_rec_write_entry(&w, &u->old_xx, &def);
-	}
-	if (u->new_xx.overflow)
-	{
-		qdb_rec_write2(&w, u->a.off);
-		qdb_rec_write_entry(&w, &u->new_xx, &def);
-	}
-	XLogRegisterBuffer(QDB_BLOCK_OVERFLOW, u->c.obuf, 0);
-	XLogRegisterBufData(QDB_BLOCK_OVERFLOW, w.start, w.p - w.start);
-}
-
-static void
-log_update(Update *u, bool vm_cleared, bool old_vm_cleared)
-{
-	char		data[2 * BLCKSZ];
-	char		old_data[64];
-	char		overflow_data[128];
-	char		main[1 + sizeof(TransactionId)] = {0};
-	bool		same = u->newbuf == u->c.buf;
-	QdbRecWriter w;
-	QdbXact		def;
-	XLogRecPtr	lsn;
-
-	/* What the old version's entry is, unless it says otherwise. */
-	QdbXactInit(&def, u->c.xid, FirstCommandId,
-				QDB_X_UPDATED | (u->hot ? QDB_X_HOT : 0) | (u->old_xmax.mask & QDB_X_KEYS_UPDATED));
-	ItemPointerSet(&def.next, BufferGetBlockNumber(u->newbuf), u->a.off);
-
-	XLogBeginInsert();
-	main[0] = (old_vm_cleared ? XLQ_UPDATE_OLD_VM : 0) | (u->prune ? XLQ_UPDATE_PRUNE : 0);
-	if (u->prune != NULL)
-	{
-		memcpy(main + 1, &u->prune->conflict, sizeof(TransactionId));
-		XLogRegisterData(main, sizeof(main));
-	}
-	else if (main[0])
-		XLogRegisterData(main, 1);
-	QdbRecWriterInit(&w, data, sizeof(data));
-	write_new(u, &w, &def);
-	XLogRegisterBuffer(QDB_BLOCK_PAGE, u->newbuf,
-					   REGBUF_STANDARD | (u->a.empty ? REGBUF_WILL_INIT : 0));
-	XLogRegisterBufData(QDB_BLOCK_PAGE, w.start, w.p - w.start);
-	if (!same)
-	{
-		/* Redo may have an image of the new page, and not what is said there. */
-		QdbXactInit(&def, u->c.xid, FirstCommandId, QDB_X_UPDATED);
-		QdbRecWriterInit(&w, old_data, sizeof(old_data));
-		qdb_rec_write2(&w, u->c.off);
-		qdb_rec_write_entry(&w, &u->old_xx, &def);
-		XLogRegisterBuffer(QDB_BLOCK_OLD, u->c.buf, REGBUF_STANDARD);
-		XLogRegisterBufData(QDB_BLOCK_OLD, w.start, w.p - w.start);
-	}
-	if (u->old_xx.overflow || u->new_xx.overflow)
-		register_overflow(u, overflow_data, sizeof(overflow_data));
-	XLogSetRecordFlags(XLOG_INCLUDE_ORIGIN);
-	lsn = qdb_xlog_insert(XLOG_QDB_UPDATE | (vm_cleared ? XLOG_QDB_VM_CLEARED : 0));
-	PageSetLSN(BufferGetPage(u->newbuf), lsn);
-	PageSetLSN(u->c.view.page, lsn);
-	if (u->old_xx.overflow || u->new_xx.overflow)
-		PageSetLSN(BufferGetPage(u->c.obuf), lsn);
-}
-
-static void
-apply(Update *u)
+apply(QdbUpdate *u)
 {
 	QdbChange  *c = &u->c;
 	bool		same = u->newbuf == c->buf;
@@ -599,13 +423,13 @@ apply(Update *u)
 	if (u->old_xx.overflow || u->new_xx.overflow)
 		MarkBufferDirty(c->obuf);
 	if (RelationNeedsWAL(c->rel))
-		log_update(u, vm_cleared, old_vm_cleared);
+		qdb_log_update(u, vm_cleared, old_vm_cleared);
 
 	END_CRIT_SECTION();
 }
 
 static void
-finish(Update *u, TupleTableSlot *slot)
+finish(QdbUpdate *u, TupleTableSlot *slot)
 {
 	QdbChange  *c = &u->c;
 	ItemPointerData tid;
@@ -634,7 +458,7 @@ qdb_tuple_update(Relation rel, ItemPointer otid, TupleTableSlot *slot, CommandId
 	/* Lists that may need the catalog are fetched before any page is locked. */
 	Bitmapset  *hot_attrs = RelationGetIndexAttrBitmap(rel, INDEX_ATTR_BITMAP_ALL);
 	Bitmapset  *key_attrs = RelationGetIndexAttrBitmap(rel, INDEX_ATTR_BITMAP_KEY);
-	Update		u = {0};
+	QdbUpdate	u = {0};
 	TM_Result	result = TM_Deleted;
 
 	if (IsInParallelMode())

@@ -252,6 +252,22 @@ next_to_scan(QdbVacuum *v, Buffer *vmbuffer, BlockNumber blk, bool *all_visible,
 	return blk;
 }
 
+/* Memory is full before this block: cleans the indexes, then goes on. */
+static void
+empty_dead_items(QdbVacuum *v, BlockNumber blk, Buffer *vmbuffer, BlockNumber *next_fsm)
+{
+	if (*vmbuffer != InvalidBuffer)
+		ReleaseBuffer(*vmbuffer);
+	*vmbuffer = InvalidBuffer;
+	v->consider_bypass = false;
+	vacuum_round(v);
+	FreeSpaceMapVacuumRange(v->rel, *next_fsm, blk);
+	*next_fsm = blk;
+	v->phase = QDB_VACUUM_SCAN;
+	v->blk = blk;
+	pgstat_progress_update_param(PROGRESS_VACUUM_PHASE, PROGRESS_VACUUM_PHASE_SCAN_HEAP);
+}
+
 static void
 scan_table(QdbVacuum *v)
 {
@@ -288,18 +304,7 @@ scan_table(QdbVacuum *v)
 			next_failsafe = blk;
 		}
 		if (v->dead->max_items - v->dead->num_items < QDB_MAX_OFFSETS)
-		{
-			if (vmbuffer != InvalidBuffer)
-				ReleaseBuffer(vmbuffer);
-			vmbuffer = InvalidBuffer;
-			v->consider_bypass = false;
-			vacuum_round(v);
-			FreeSpaceMapVacuumRange(v->rel, next_fsm, blk);
-			next_fsm = blk;
-			v->phase = QDB_VACUUM_SCAN;
-			v->blk = blk;
-			pgstat_progress_update_param(PROGRESS_VACUUM_PHASE, PROGRESS_VACUUM_PHASE_SCAN_HEAP);
-		}
+			empty_dead_items(v, blk, &vmbuffer, &next_fsm);
 		qdb_vacuum_scan_page(v, blk, &vmbuffer, visible);
 		if (v->nindexes == 0 && blk - next_fsm >= FSM_EVERY_PAGES)
 		{
