@@ -8,6 +8,7 @@
 #include "tableam/inspect.h"
 
 #include "access/relation.h"
+#include "access/xlog.h"
 #include "catalog/pg_class_d.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -31,6 +32,10 @@ qdb_inspect_open(Oid relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is not a table of access method quantadb", RelationGetRelationName(rel))));
+	if (RecoveryInProgress() && !RelationIsPermanent(rel))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot access temporary or unlogged relations during recovery")));
 	if (RELATION_IS_OTHER_TEMP(rel))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
