@@ -387,6 +387,8 @@ typedef struct QdbShared
 	 */
 	uint64		target_epoch;
 	uint64		target_member;
+	bool		target_donor;	/* not the seat's holder: it hands WAL over
+								 * while the epoch is open */
 	char		target_host[QDB_HOST_SIZE];
 	uint16		target_port;
 
@@ -408,6 +410,15 @@ typedef struct QdbShared
 	uint64		open_epoch;
 	bool		fenced;			/* writes and strict reads refused (lease
 								 * gone, handing over) */
+
+	/*
+	 * This node hands its WAL up to donate_end to one member, under the
+	 * promise of an open epoch; 0: it does not.  Coordinator, under mutex.
+	 */
+	uint64		donate_epoch;
+	uint64		donate_taker;
+	TimeLineID	donate_timeline;
+	XLogRecPtr	donate_end;
 
 	/*
 	 * A RELEASE of this epoch may be under way: the holder asks for no lease,
@@ -534,6 +545,12 @@ extern void qdb_wake_streamer(void);
  * any process; peers see it with the next heartbeat.
  */
 extern void qdb_set_progress(const char *step, uint64 done, uint64 total);
+
+/*
+ * How messages name a member: 'node "n2"', or 'member 5' where the state does not
+ * know it (any more).  Static memory of this process; takes state_lock.
+ */
+extern const char *qdb_member_label(uint64 member);
 
 /* A copy of the replicated state, palloc'd in the current context. */
 extern QdbState *qdb_copy_state(void);

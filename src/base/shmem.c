@@ -101,6 +101,22 @@ qdb_unix_us(void)
 	return (int64) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
+const char *
+qdb_member_label(uint64 id)
+{
+	static char label[QDB_NAME_SIZE + 16];
+	const QdbMember *member;
+
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	member = qdb_member_by_id(&qdb_shared->state, id);
+	if (member != NULL)
+		snprintf(label, sizeof(label), "node \"%s\"", member->name);
+	else
+		snprintf(label, sizeof(label), "member " UINT64_FORMAT, id);
+	LWLockRelease(qdb_shared->state_lock);
+	return label;
+}
+
 bool
 qdb_may_write(void)
 {

@@ -214,6 +214,41 @@ current_primary(const QdbState *state)
 	return qdb_member_by_id(state, grant->holder);
 }
 
+/*
+ * Would this voter's copy count if another one were lost now?  It has to be the primary or
+ * stream from it; between primaries, to be at the end of what it can have.
+ */
+static bool
+is_sound(const QdbStatus *status, const QdbNodeStatus *node)
+{
+	if (!node->connected)
+		return false;
+	return strcmp(node->state, "primary") == 0 || strcmp(node->state, "replica") == 0 ||
+		(status->primary == NULL && (strcmp(node->state, "follower") == 0 ||
+									 strcmp(node->state, "fenced") == 0));
+}
+
+/*
+ * How many losses the cluster survives now: copies that do not stream are none, and
+ * without anybody who could follow the primary it survives no loss.
+ */
+static int
+count_can_lose(const QdbStatus *status)
+{
+	uint64		sound[QDB_MAX_MEMBERS];
+	size_t		n = 0;
+	int			able = 0;
+
+	for (int i = 0; i < status->nnodes; i++)
+	{
+		if (!is_sound(status, &status->nodes[i]))
+			continue;
+		sound[n++] = status->nodes[i].member->id;
+		able += status->nodes[i].eligible;
+	}
+	return able < 2 ? 0 : qdb_can_lose(status->state, sound, n);
+}
+
 /* Copies the short fields and the streams. */
 static void
 copy_short_fields(QdbStatus *status, QdbStreamStatus *streams, char *why_not, XLogRecPtr *kept_from)
@@ -287,7 +322,7 @@ qdb_collect_status(void)
 	if (status->member && status->nnodes > 0)
 	{
 		status->majority = qdb_is_majority(status->state, live, nlive);
-		status->can_lose = qdb_can_lose(status->state, live, nlive);
+		status->can_lose = count_can_lose(status);
 	}
 	pfree(peers);
 	pfree(streams);

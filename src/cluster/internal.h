@@ -134,6 +134,19 @@ extern void qdb_retention_turn(void);
 /* Where this node's last complete checkpoint begins; 0 unknown. */
 extern XLogRecPtr qdb_own_redo(void);
 
+/* Where the receiver shall connect, under this epoch; donor: to somebody without the seat. */
+extern void qdb_set_target(const QdbMember *member, uint64 epoch, bool donor);
+
+/* Nowhere, if it is a donor now. */
+extern void qdb_drop_donor(void);
+
+/* ---- donation.c ---- */
+extern void qdb_give_donation(const QdbState *state, const QdbEndOfWal *end);
+
+/* True while WAL is coming: no scan, no report. */
+extern bool qdb_take_donation(const QdbState *state);
+extern void qdb_end_donation(void);
+
 /* ---- watch.c ---- */
 extern void qdb_watch_turn(void);
 

@@ -114,7 +114,17 @@ clear_target(void)
 	SpinLockAcquire(&qdb_shared->mutex);
 	qdb_shared->target_epoch = 0;
 	qdb_shared->target_member = 0;
+	qdb_shared->target_donor = false;
 	SpinLockRelease(&qdb_shared->mutex);
+}
+
+void
+qdb_drop_donor(void)
+{
+	if (!qdb_shared->target_donor)
+		return;
+	clear_target();
+	qdb_forget_end_of_wal();
 }
 
 /*
@@ -135,6 +145,7 @@ make_promise(uint64 epoch, bool will_report)
 		qdb_shared->promising = epoch;
 		qdb_shared->target_epoch = 0;
 		qdb_shared->target_member = 0;
+		qdb_shared->target_donor = false;
 	}
 	SpinLockRelease(&qdb_shared->mutex);
 	if (held)
@@ -196,13 +207,17 @@ answer_epoch(const QdbState *state)
 	qdb_clear_replay();
 	if (!make_promise(state->epoch, voter) || !voter)
 		return;
+	if (qdb_take_donation(state))
+		return;
 	end = qdb_own_end_of_wal();
-	if (end != NULL)
-		send_report(end);
+	if (end == NULL)
+		return;
+	send_report(end);
+	qdb_give_donation(state, end);
 }
 
-static void
-set_target(const QdbMember *holder, uint64 epoch)
+void
+qdb_set_target(const QdbMember *holder, uint64 epoch, bool donor)
 {
 	/* The receiver will write: what was scanned is no longer the end. */
 	qdb_forget_end_of_wal();
@@ -212,6 +227,7 @@ set_target(const QdbMember *holder, uint64 epoch)
 		strlcpy(qdb_shared->target_host, holder->host, sizeof(qdb_shared->target_host));
 		qdb_shared->target_port = holder->replication_port;
 		qdb_shared->target_member = holder->id;
+		qdb_shared->target_donor = donor;
 		qdb_shared->target_epoch = epoch;
 	}
 	SpinLockRelease(&qdb_shared->mutex);
@@ -236,7 +252,7 @@ follow_holder(const QdbState *state, const QdbGrant *grant)
 	{
 		if (qdb_shared->target_port != holder->replication_port ||
 			strcmp(qdb_shared->target_host, holder->host) != 0)
-			set_target(holder, grant->epoch);
+			qdb_set_target(holder, grant->epoch, false);
 		return;
 	}
 	if (matched_epoch == grant->epoch || qdb_co.now_us < next_match_us)
@@ -258,7 +274,7 @@ follow_holder(const QdbState *state, const QdbGrant *grant)
 	qdb_note_trim();
 	qdb_forget_rewind();
 	qdb_set_problem("");
-	set_target(holder, grant->epoch);
+	qdb_set_target(holder, grant->epoch, false);
 }
 
 /*
@@ -378,6 +394,9 @@ take_step(const QdbState *state, bool in_recovery)
 		.quorum_lsn = pg_atomic_read_u64(&qdb_shared->quorum_lsn)
 	};
 	QdbNodeStep step = qdb_node_step(state, &view);
+
+	if (step != QDB_STEP_ANSWER)
+		qdb_end_donation();
 
 	switch (step)
 	{

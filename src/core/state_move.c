@@ -115,8 +115,9 @@ qdb_apply_donate(QdbState *state, const QdbCommand *command)
 	if (memcmp(&state->donation, &wanted, sizeof(wanted)) == 0)
 		return QDB_UNCHANGED;
 	state->donation = wanted;
-	snprintf(text, sizeof(text), "it takes the WAL that it lacks from member %llu",
-			 (unsigned long long) wanted.donor);
+	snprintf(text, sizeof(text), "it takes the WAL that it lacks from %s",
+			 qdb_member_by_id(state, wanted.donor) != NULL ?
+			 qdb_member_by_id(state, wanted.donor)->name : "a node that was removed");
 	qdb_add_journal(state, command, "donate", member->name, text);
 	return QDB_OK;
 }

@@ -269,10 +269,9 @@ begin_anew(QdbClone *clone)
 	state->timeline = clone->info.timeline;
 	state->redo = clone->info.redo;
 	state->checkpoint = clone->info.checkpoint;
-	ereport(LOG, (errmsg("[failover] Cloning %llu MB in %llu files from member " UINT64_FORMAT
-						 ", to be replayed from %X/%X",
+	ereport(LOG, (errmsg("[failover] Cloning %llu MB in %llu files from %s, to be replayed from %X/%X",
 						 (unsigned long long) (clone->info.bytes >> 20),
-						 (unsigned long long) clone->info.nfiles, qdb_shared->clone.source,
+						 (unsigned long long) clone->info.nfiles, qdb_member_label(qdb_shared->clone.source),
 						 LSN_FORMAT_ARGS(state->redo))));
 }
 

@@ -248,14 +248,14 @@ qdb_link_connect(QdbReceiverLink *link, char **err)
 			qdb_note_refusal(why);
 			if (result == LINK_REFUSED)
 			{
-				*err = psprintf("member " UINT64_FORMAT " at %s:%d: %s",
-								link->member, link->host, link->port, why);
+				*err = psprintf("%s at %s:%d: %s",
+								qdb_member_label(link->member), link->host, link->port, why);
 				return false;
 			}
 			if (strcmp(why, last) != 0)
 				ereport(LOG,
-						(errmsg("[replication] No stream yet from member " UINT64_FORMAT " at %s:%d: %s",
-								link->member, link->host, link->port, why)));
+						(errmsg("[replication] No stream yet from %s at %s:%d: %s",
+								qdb_member_label(link->member), link->host, link->port, why)));
 			strlcpy(last, why, sizeof(last));
 		}
 		qdb_link_wait(NULL, link->epoch != 0 && last[0] != '\0' ? RETRY_MS : TARGET_POLL_MS);

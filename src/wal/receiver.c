@@ -305,9 +305,9 @@ receiver_startstreaming(WalReceiverConn *conn, const WalRcvStreamOptions *option
 		qdb_note_refusal("");
 		ereport(LOG,
 				(errmsg("[replication] Stream connected to primary"),
-				 errdetail("Member " UINT64_FORMAT " at %s:%d, epoch " UINT64_FORMAT
+				 errdetail("From %s at %s:%d, epoch " UINT64_FORMAT
 						   ", timeline %u, from %X/%X.",
-						   member_conn.link.member, member_conn.link.host, member_conn.link.port,
+						   qdb_member_label(member_conn.link.member), member_conn.link.host, member_conn.link.port,
 						   member_conn.link.epoch, options->proto.physical.startpointTLI,
 						   LSN_FORMAT_ARGS(options->startpoint))));
 	}

@@ -98,7 +98,7 @@ check_hello(QdbStream *stream, const QdbFilesHello *hello)
 						  hello->version, QDB_TRANSFER_VERSION);
 	else if (!same_cluster)
 		qdb_stream_refuse(stream, false, "this node belongs to another cluster");
-	else if (qdb_seat.epoch == 0)
+	else if (qdb_seat.epoch == 0 || qdb_seat.taker != 0)
 		qdb_stream_refuse(stream, true, "this node is not the primary");
 	else if (hello->epoch != qdb_seat.epoch)
 		qdb_stream_refuse(stream, true, "this node is the primary of epoch " UINT64_FORMAT
@@ -182,8 +182,8 @@ qdb_serve_hello(QdbStream *stream, const QdbFrame *frame)
 	forget_acks(stream, hello.member);
 	stream->serve = serve;
 	fill_welcome(&welcome);
-	ereport(LOG, (errmsg("[replication] Serving files to member " UINT64_FORMAT " for a %s",
-						 hello.member, hello.purpose == QDB_FILES_CLONE ? "clone" : "rewind")));
+	ereport(LOG, (errmsg("[replication] Serving files to %s for a %s",
+						 qdb_member_label(hello.member), hello.purpose == QDB_FILES_CLONE ? "clone" : "rewind")));
 	if (qdb_files_welcome_encode(&welcome, buf, &len))
 		qdb_channel_send(stream->channel, QDB_FRAME_FILES_WELCOME, buf, len);
 }
@@ -315,8 +315,8 @@ send_failure(QdbStream *stream, const char *fmt,...)
 	va_start(args, fmt);
 	vsnprintf(text, QDB_REASON_SIZE, fmt, args);
 	va_end(args);
-	ereport(LOG, (errmsg("[replication] Could not serve member " UINT64_FORMAT ": %s",
-						 stream->serve->member, text)));
+	ereport(LOG, (errmsg("[replication] Could not serve %s: %s",
+						 qdb_member_label(stream->serve->member), text)));
 	send_answer(stream, QDB_TRANSFER_FAILED, 0, strlen(text));
 }
 

@@ -61,8 +61,8 @@ qdb_stream_close(QdbStream *stream, const char *why)
 {
 	if (stream->member != 0 && why != NULL)
 		ereport(LOG,
-				(errmsg("[replication] Stream to member " UINT64_FORMAT " closed: %s",
-						stream->member, why)));
+				(errmsg("[replication] Stream to %s closed: %s",
+						qdb_member_label(stream->member), why)));
 	release_frame(stream);
 	qdb_serve_end(stream);
 	qdb_walsnd_free(stream->walsnd);
@@ -97,8 +97,8 @@ qdb_stream_refuse(QdbStream *stream, bool retry, const char *fmt,...)
 	va_end(args);
 	if (stream->member != 0 || !retry)
 		ereport(LOG,
-				(errmsg("[replication] Refused member " UINT64_FORMAT ": %s",
-						stream->member, refusal.text)));
+				(errmsg("[replication] Refused %s: %s",
+						stream->member != 0 ? qdb_member_label(stream->member) : "a connection", refusal.text)));
 	/* A frame that is under way has to end first. */
 	if (stream->frame != NULL)
 		(void) qdb_channel_queue_rest(stream->channel, stream->frame->bytes + stream->frame_sent,
@@ -145,6 +145,8 @@ check_identity(QdbStream *stream, const QdbStreamHello *hello)
 	else if (hello->epoch != qdb_seat.epoch)
 		qdb_stream_refuse(stream, true, "this node is the primary of epoch " UINT64_FORMAT
 						  ", not of " UINT64_FORMAT, qdb_seat.epoch, hello->epoch);
+	else if (qdb_seat.taker != 0 && qdb_seat.taker != hello->member)
+		qdb_stream_refuse(stream, true, "this node is not the primary");
 	else if (!known)
 		/* A membership that we have not applied yet may name it. */
 		qdb_stream_refuse(stream, true, "no member " UINT64_FORMAT " with this incarnation",
@@ -366,11 +368,11 @@ handle_start(QdbStream *stream, const QdbFrame *frame)
 	qdb_lag_reset(&stream->apply_lag);
 	stream->streaming = true;
 	stream->reply_us = qdb_now_us();
-	if (stream->walsnd < 0)
+	if (stream->walsnd < 0 && qdb_seat.taker == 0)
 		stream->walsnd = qdb_walsnd_claim();
 	ereport(LOG,
-			(errmsg("[replication] Streaming to member " UINT64_FORMAT " from %X/%X on timeline %u",
-					stream->member, LSN_FORMAT_ARGS(lsn), timeline)));
+			(errmsg("[replication] Streaming to %s from %X/%X on timeline %u",
+					qdb_member_label(stream->member), LSN_FORMAT_ARGS(lsn), timeline)));
 
 	/*
 	 * It has replayed all of that timeline; the next one's first segment

@@ -77,6 +77,8 @@ look_at_seat(QdbSeat * seat)
 {
 	uint64		promised;
 	uint64		promising;
+	uint64		donate_epoch;
+	QdbSeat		donor = {0};
 	TimeLineID	timeline;
 
 	memset(seat, 0, sizeof(*seat));
@@ -86,7 +88,23 @@ look_at_seat(QdbSeat * seat)
 	seat->record_end = qdb_shared->epoch_record_end;
 	promised = qdb_shared->promised;
 	promising = qdb_shared->promising;
+	donate_epoch = qdb_shared->donate_epoch;
+	donor.epoch = donate_epoch;
+	donor.taker = qdb_shared->donate_taker;
+	donor.timeline = qdb_shared->donate_timeline;
+	donor.flush = qdb_shared->donate_end;
 	SpinLockRelease(&qdb_shared->mutex);
+
+	/*
+	 * The end of a report is of fsynced WAL (I4), and no receiver writes past
+	 * it.
+	 */
+	if (donate_epoch != 0 && promised == donate_epoch && promising == donate_epoch &&
+		RecoveryInProgress())
+	{
+		*seat = donor;
+		return;
+	}
 
 	/* I2 for the primary's own ack: it too stands under its promise. */
 	if (seat->epoch == 0 || promised != seat->epoch || promising != seat->epoch ||
@@ -107,7 +125,7 @@ refresh_seat(void)
 	MemoryContext old;
 
 	look_at_seat(&now);
-	if (now.epoch == qdb_seat.epoch)
+	if (now.epoch == qdb_seat.epoch && now.taker == qdb_seat.taker)
 	{
 		qdb_seat.flush = now.flush;
 		qdb_seat.record_end = now.record_end;
@@ -131,9 +149,14 @@ refresh_seat(void)
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	qdb_seat.history = readTimeLineHistory(qdb_seat.timeline);
 	MemoryContextSwitchTo(old);
-	ereport(LOG,
-			(errmsg("[replication] Serving epoch " UINT64_FORMAT " on timeline %u",
-					qdb_seat.epoch, qdb_seat.timeline)));
+	if (qdb_seat.taker != 0)
+		ereport(LOG, (errmsg("[replication] Handing WAL up to %X/%X of timeline %u to %s",
+							 LSN_FORMAT_ARGS(qdb_seat.flush), qdb_seat.timeline,
+							 qdb_member_label(qdb_seat.taker))));
+	else
+		ereport(LOG,
+				(errmsg("[replication] Serving epoch " UINT64_FORMAT " on timeline %u",
+						qdb_seat.epoch, qdb_seat.timeline)));
 }
 
 /* By its certificate alone: what it then says it is must fit, too. */
@@ -436,7 +459,7 @@ take_turn(const WaitEvent *events, int n)
 	handle_events(events, n);
 	qdb_count_and_release();
 	more = serve_streams(now);
-	qdb_walsnd_keep_latch(qdb_seat.epoch != 0);
+	qdb_walsnd_keep_latch(qdb_seat.epoch != 0 && qdb_seat.taker == 0);
 	qdb_retain_turn(now);
 
 	show_due |= n > 0 || more;
@@ -463,7 +486,7 @@ hands_over(void)
 	SpinLockAcquire(&qdb_shared->mutex);
 	coordinator = qdb_shared->coordinator_pid;
 	SpinLockRelease(&qdb_shared->mutex);
-	return qdb_seat.epoch != 0 && coordinator != 0 && qdb_now_us() - since_us < SHUTDOWN_US;
+	return qdb_seat.epoch != 0 && qdb_seat.taker == 0 && coordinator != 0 && qdb_now_us() - since_us < SHUTDOWN_US;
 }
 
 void

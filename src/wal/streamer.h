@@ -26,6 +26,8 @@
 typedef struct QdbSeat
 {
 	uint64		epoch;			/* 0: this node serves nothing */
+	uint64		taker;			/* 0, or without the seat: WAL is handed to
+								 * this member only, and nothing is counted */
 	TimeLineID	timeline;
 	XLogRecPtr	record_end;		/* of the epoch record */
 	XLogRecPtr	flush;			/* I4: nothing past it is sent */

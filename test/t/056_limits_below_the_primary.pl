@@ -70,6 +70,7 @@ for my $i ($p, $o)
 $c->wait_for(sub { $c->sql($o, 'SELECT pg_get_wal_replay_pause_state()') eq 'paused' }, 30, 'replay is paused');
 $c->sql($t, 'INSERT INTO l VALUES (1)');
 pass('commits go on: what is flushed there counts');
+is($c->sql($t, 'SELECT can_lose FROM quantadb_status()'), '0', 'but nobody could follow the primary, and can_lose says so');
 
 # ---- the primary goes: none of the others can open, and none of them ends ----
 $c->sql($t, "SELECT quantadb_set('open_timeout', '1s')");
