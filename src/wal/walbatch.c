@@ -39,9 +39,7 @@ static QdbSharedFrame * frames[MAX_FRAMES]; /* oldest first */
 static int	nframes = 0;
 static size_t kept_bytes = 0;
 
-/* One frame is built here: as it is, and compressed. */
-static uint8 *plain = NULL;
-static uint8 *packed = NULL;
+static uint8 *plain = NULL;		/* one frame is built here, as it is */
 
 /* walsender's integers are big-endian. */
 static uint8 *
@@ -87,7 +85,7 @@ qdb_put_keepalive(uint8 *buf, size_t size, XLogRecPtr end, bool reply)
 static void
 drop_frame(int i)
 {
-	kept_bytes -= frames[i]->length;
+	kept_bytes -= GetMemoryChunkSpace(frames[i]);
 	pfree(frames[i]);
 	memmove(&frames[i], &frames[i + 1], sizeof(frames[0]) * (nframes - i - 1));
 	nframes--;
@@ -114,59 +112,84 @@ prepare_buffers(void)
 {
 	if (plain == NULL)
 		plain = MemoryContextAllocExtended(TopMemoryContext, PLAIN_SIZE, MCXT_ALLOC_NO_OOM);
-	if (packed == NULL)
-		packed = MemoryContextAllocExtended(TopMemoryContext, PLAIN_SIZE, MCXT_ALLOC_NO_OOM);
-	return plain != NULL && packed != NULL;
+	return plain != NULL;
 }
 
-/* Compresses the messages in plain; the whole frame, NULL: not worth it. */
-static const uint8 *
-pack(uint32 raw_length, uint32 *payload_length)
+/* How much of compressed messages is worth it; 0: nothing. */
+static uint32
+packed_size(uint32 raw_length)
+{
+	if (qdb_replication_compression == QDB_CODEC_NONE || raw_length < COMPRESS_FROM_BYTES)
+		return 0;
+	return raw_length - raw_length / 8;
+}
+
+/*
+ * Memory for a frame with so many bytes of messages, the room for which is made before.
+ * NULL: there is none.
+ */
+static QdbSharedFrame *
+new_frame(uint32 size)
+{
+	Size		bytes = sizeof(QdbSharedFrame) + PLAIN_OFFSET + size;
+
+	if (!make_room(bytes))
+		return NULL;
+	return MemoryContextAllocExtended(TopMemoryContext, bytes, MCXT_ALLOC_NO_OOM);
+}
+
+/* Compresses the messages in plain into a frame; NULL: not worth it, or no memory. */
+static QdbSharedFrame *
+pack(uint32 raw_length)
 {
 	QdbCodec	codec = (QdbCodec) qdb_replication_compression;
+	uint32		size = packed_size(raw_length);
+	QdbSharedFrame *frame = size > 0 ? new_frame(size) : NULL;
+	QdbSharedFrame *smaller;
 	size_t		n;
 
-	if (codec == QDB_CODEC_NONE || raw_length < COMPRESS_FROM_BYTES)
+	if (frame == NULL)
 		return NULL;
-	n = qdb_compress(codec, plain + PLAIN_OFFSET, raw_length,
-					 packed + PLAIN_OFFSET, raw_length - raw_length / 8);
+	n = qdb_compress(codec, plain + PLAIN_OFFSET, raw_length, frame->bytes + PLAIN_OFFSET, size);
 	if (n == 0)
+	{
+		pfree(frame);
 		return NULL;
-	put_prefix(packed + QDB_FRAME_HEADER_SIZE, codec, raw_length);
-	*payload_length = QDB_WAL_PREFIX_BYTES + (uint32) n;
-	return packed;
+	}
+	put_prefix(frame->bytes + QDB_FRAME_HEADER_SIZE, codec, raw_length);
+	frame->length = PLAIN_OFFSET + (uint32) n;
+	smaller = MemoryContextAllocExtended(TopMemoryContext, sizeof(QdbSharedFrame) + frame->length, MCXT_ALLOC_NO_OOM);
+	if (smaller != NULL)
+	{
+		memcpy(smaller, frame, sizeof(QdbSharedFrame) + frame->length);
+		pfree(frame);
+		frame = smaller;
+	}
+	return frame;
 }
 
 /* Encodes what is in plain into a frame of its own memory. */
 static QdbSharedFrame *
 keep_frame(TimeLineID timeline, XLogRecPtr start, XLogRecPtr end, uint32 raw_length)
 {
-	uint32		payload_length = QDB_WAL_PREFIX_BYTES + raw_length;
-	const uint8 *source = pack(raw_length, &payload_length);
-	uint32		length;
-	QdbSharedFrame *frame;
+	QdbSharedFrame *frame = pack(raw_length);
 
-	if (source == NULL)
-	{
-		source = plain;
-		put_prefix(plain + QDB_FRAME_HEADER_SIZE, QDB_CODEC_NONE, raw_length);
-	}
-	length = QDB_FRAME_HEADER_SIZE + payload_length;
-	if (!make_room(length))
-		return NULL;
-	frame = MemoryContextAllocExtended(TopMemoryContext, sizeof(QdbSharedFrame) + length,
-									   MCXT_ALLOC_NO_OOM);
 	if (frame == NULL)
-		return NULL;
+	{
+		frame = new_frame(raw_length);
+		if (frame == NULL)
+			return NULL;
+		put_prefix(plain + QDB_FRAME_HEADER_SIZE, QDB_CODEC_NONE, raw_length);
+		frame->length = PLAIN_OFFSET + raw_length;
+		memcpy(frame->bytes + QDB_FRAME_HEADER_SIZE, plain + QDB_FRAME_HEADER_SIZE, frame->length - QDB_FRAME_HEADER_SIZE);
+	}
 	frame->timeline = timeline;
 	frame->start = start;
 	frame->end = end;
-	frame->length = length;
 	frame->refs = 0;
-	memcpy(frame->bytes + QDB_FRAME_HEADER_SIZE, source + QDB_FRAME_HEADER_SIZE, payload_length);
-	qdb_frame_encode_header(frame->bytes, QDB_FRAME_WAL,
-							frame->bytes + QDB_FRAME_HEADER_SIZE, payload_length);
-	kept_bytes += length;
+	qdb_frame_encode_header(frame->bytes, QDB_FRAME_WAL, frame->bytes + QDB_FRAME_HEADER_SIZE,
+							frame->length - QDB_FRAME_HEADER_SIZE);
+	kept_bytes += GetMemoryChunkSpace(frame);
 	frames[nframes++] = frame;
 	return frame;
 }

@@ -96,8 +96,9 @@ sub sender_cpu
 sub private_kb
 {
 	my ($pid) = @_;
+	my $rollup = QuantaCluster::slurp("/proc/$pid/smaps_rollup");
 	my $kb = 0;
-	$kb += $1 while QuantaCluster::slurp("/proc/$pid/smaps_rollup") =~ /^Private_\w+:\s+(\d+) kB/mg;
+	$kb += $1 while $rollup =~ /^Private_\w+:\s+(\d+) kB/mg;
 	return $kb;
 }
 
