@@ -62,4 +62,17 @@ ok(eval { $c->start($standby); 1 }, 'the torn first segment of a timeline does n
 $c->wait_for(sub { $c->state($standby) eq 'replica' }, 60, "n$standby streams");
 $c->wait_replayed($standby, $next);
 is($c->fingerprint($standby), $c->fingerprint($next), 'with the primary\'s tables');
+
+# After a rewind it is the other way round: its own segment of the old timeline has less.
+$c->kill_all($standby);
+my ($parent) = QuantaCluster::slurp("$data/pg_wal/$file") =~ m{(\d+)\t0/\S+\t[^\n]*\s*\z};
+my $path = sprintf('%s/pg_wal/%08X%s', $data, $parent, substr($segment, 8));
+open(my $f, '+<', $path) or die "$path: $!";
+seek($f, length($begun), 0);
+print $f "\0" x ((1 << 24) - length($begun));
+close $f;
+$mark = -s $c->node($standby)->{log};
+$c->start($standby);
+$c->wait_for(sub { $c->state($standby) eq 'replica' }, 60, "n$standby streams");
+unlike(substr(QuantaCluster::slurp($c->node($standby)->{log}), $mark), qr/removing "pg_wal/, 'a whole segment is not taken for a torn one');
 done_testing();
