@@ -89,6 +89,7 @@ qdb_retention_turn(void)
 	const QdbState *state = qdb_co.state;
 	const QdbGrant *grant = qdb_current_grant(state);
 	uint64		needs[QDB_MAX_MEMBERS];
+	bool		at_home;
 	QdbPeer    *peers[QDB_MAX_MEMBERS];
 	int			n;
 	XLogRecPtr	from;
@@ -110,6 +111,17 @@ qdb_retention_turn(void)
 		if (follows_epoch(peer, grant))
 			peer->released = false;
 	}
+
+	/*
+	 * A node that has left the history keeps what it has: where its own
+	 * rewind will begin is not known yet.
+	 */
+	SpinLockAcquire(&qdb_shared->mutex);
+	at_home = grant != NULL &&
+		(qdb_shared->seat_epoch == grant->epoch || qdb_shared->receiver_epoch == grant->epoch);
+	SpinLockRelease(&qdb_shared->mutex);
+	if (!at_home)
+		return;
 	from = qdb_retain_from(needs, n, qdb_co.wal_end, (uint64) qdb_wal_retention_limit_mb * 1024 * 1024);
 	for (int i = 0; i < n; i++)
 	{
