@@ -412,6 +412,7 @@ qdb_manifest_entry_encode(const QdbManifestEntry *entry, uint8_t *buf, uint32_t 
 			qdb_put_string(&w, entry->path);
 			break;
 		case QDB_ENTRY_DIRECTORY:
+		case QDB_ENTRY_LOCALE:
 			qdb_put_string(&w, entry->path);
 			break;
 		case QDB_ENTRY_TABLESPACE:
@@ -432,6 +433,8 @@ entry_ok(const QdbManifestEntry *entry)
 		return qdb_served_path_ok(entry->path);
 	if (entry->kind == QDB_ENTRY_TABLESPACE)
 		return entry->id != 0 && entry->path[0] == '/';
+	if (entry->kind == QDB_ENTRY_LOCALE)
+		return entry->path[0] != '\0';
 	return true;
 }
 
@@ -458,6 +461,7 @@ qdb_manifest_entry_decode(const uint8_t *buf, uint32_t len, QdbManifestEntry *en
 			qdb_get_string(&r, entry->path, sizeof(entry->path));
 			break;
 		case QDB_ENTRY_DIRECTORY:
+		case QDB_ENTRY_LOCALE:
 			qdb_get_string(&r, entry->path, sizeof(entry->path));
 			break;
 		case QDB_ENTRY_TABLESPACE:

@@ -164,7 +164,8 @@ typedef enum QdbEntryKind
 	QDB_ENTRY_RELATION,
 	QDB_ENTRY_FILE,				/* id, path, mode, size */
 	QDB_ENTRY_DIRECTORY,		/* path; parents come first */
-	QDB_ENTRY_TABLESPACE		/* id: its oid; path: its location */
+	QDB_ENTRY_TABLESPACE,		/* id: its oid; path: its location */
+	QDB_ENTRY_LOCALE			/* path: name of one that a database uses */
 } QdbEntryKind;
 
 typedef struct QdbManifestEntry

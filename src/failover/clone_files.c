@@ -18,6 +18,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <locale.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -199,6 +200,20 @@ keep_entry(FileSink *sink, const QdbManifestEntry *entry)
 	return true;
 }
 
+/* Without it every session in the databases that use it would be refused. */
+static bool
+check_locale(QdbClone *clone, const char *name)
+{
+	locale_t	locale = newlocale(LC_ALL_MASK, name, (locale_t) 0);
+
+	if (locale == (locale_t) 0)
+		return qdb_clone_refuse(clone, "Install it in the operating system (Debian: dpkg-reconfigure locales), and join again.",
+								"a database of the cluster uses the locale \"%s\", which this machine does not have",
+								name);
+	freelocale(locale);
+	return true;
+}
+
 static bool
 take_entry(QdbFetch *fetch, const QdbManifestEntry *entry, void *arg)
 {
@@ -210,6 +225,8 @@ take_entry(QdbFetch *fetch, const QdbManifestEntry *entry, void *arg)
 			return make_folder(sink->clone, entry->path);
 		case QDB_ENTRY_TABLESPACE:
 			return make_tablespace(sink->clone, entry->id, entry->path);
+		case QDB_ENTRY_LOCALE:
+			return check_locale(sink->clone, entry->path);
 		case QDB_ENTRY_RELATION:
 			add_need(sink, entry->relation.tablespace, entry->size);
 			return keep_entry(sink, entry);

@@ -88,7 +88,7 @@ take_entry(QdbFetch *fetch, const QdbManifestEntry *entry, void *arg)
 	SourceFile *file;
 	char		path[QDB_SERVED_PATH_SIZE] = "";
 
-	if (entry->kind == QDB_ENTRY_END)
+	if (entry->kind == QDB_ENTRY_END || entry->kind == QDB_ENTRY_LOCALE)
 		return true;
 	if (entry->kind == QDB_ENTRY_TABLESPACE)
 	{

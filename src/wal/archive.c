@@ -60,10 +60,13 @@ static uint64 caught_up_epoch = 0;	/* of the seat for which older WAL was
 
 /* ---- what is in the archive ---- */
 
+/* What another cluster has archived, of which this node was a member, is nothing here. */
 static void
 load_archived(void)
 {
-	char text[	128];
+	char text[	256];
+	char		cluster_id[QDB_CLUSTER_ID_SIZE];
+	char		form[64];
 	uint64		lsn;
 	uint32		timeline;
 	FILE	   *file = AllocateFile(ARCHIVED_PATH, "r");
@@ -75,7 +78,10 @@ load_archived(void)
 	FreeFile(file);
 	text[		n] = '\0';
 
-	if (sscanf(text, "format=1\nlsn=%lu\ntimeline=%u\n", &lsn, &timeline) == 2)
+	snprintf(form, sizeof(form), "format=1\ncluster=%%%ds\nlsn=%%lu\ntimeline=%%u\n",
+			 QDB_CLUSTER_ID_SIZE - 1);
+	if (sscanf(text, form, cluster_id, &lsn, &timeline) == 3 &&
+		strcmp(cluster_id, qdb_shared->identity.cluster_id) == 0)
 		qdb_note_archived(lsn, timeline);
 }
 
@@ -83,11 +89,12 @@ load_archived(void)
 static void
 publish(XLogRecPtr lsn, TimeLineID timeline)
 {
-	char text[	128];
+	char text[	256];
 
 	qdb_note_archived(lsn, timeline);
 	qdb_read_archived(&lsn, &timeline);
-	snprintf(text, sizeof(text), "format=1\nlsn=" UINT64_FORMAT "\ntimeline=%u\n", lsn, timeline);
+	snprintf(text, sizeof(text), "format=1\ncluster=%s\nlsn=" UINT64_FORMAT "\ntimeline=%u\n",
+			 qdb_shared->identity.cluster_id, lsn, timeline);
 	(void) qdb_write_file(ARCHIVED_PATH, text, strlen(text));
 }
 

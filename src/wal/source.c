@@ -25,10 +25,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
 #include "access/timeline.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "catalog/catalog.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_tablespace_d.h"
 #include "common/controldata_utils.h"
 #include "miscadmin.h"
@@ -41,8 +46,11 @@
 #include "storage/ipc.h"
 #include "storage/reinit.h"
 #include "tcop/tcopprot.h"
+#include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
 #include "wal/serve.h"
@@ -303,6 +311,69 @@ put_tablespaces(void)
 	FreeDir(dir);
 }
 
+static int
+compare_names(const ListCell *a, const ListCell *b)
+{
+	return strcmp(lfirst(a), lfirst(b));
+}
+
+/*
+ * What the databases want of the operating system.  Before any file is opened, since
+ * the end of a transaction closes them.
+ */
+static List *
+read_locales(void)
+{
+	static const AttrNumber columns[] = {Anum_pg_database_datcollate, Anum_pg_database_datctype};
+	List	   *locales = NIL;
+	Relation	relation;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	relation = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(relation, 0, NULL);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		for (int i = 0; i < lengthof(columns); i++)
+		{
+			bool		isnull;
+			Datum		value = heap_getattr(tuple, columns[i], RelationGetDescr(relation), &isnull);
+			MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+			if (!isnull)
+				locales = lappend(locales, TextDatumGetCString(value));
+			MemoryContextSwitchTo(old);
+		}
+	}
+	table_endscan(scan);
+	table_close(relation, AccessShareLock);
+	CommitTransactionCommand();
+	return locales;
+}
+
+/* Each once. */
+static void
+put_locales(List *locales)
+{
+	const char *last = "";
+	ListCell   *cell;
+
+	list_sort(locales, compare_names);
+	foreach(cell, locales)
+	{
+		QdbManifestEntry entry = {.kind = QDB_ENTRY_LOCALE};
+		const char *name = lfirst(cell);
+
+		if (strcmp(name, last) == 0)
+			continue;
+		last = name;
+		strlcpy(entry.path, name, sizeof(entry.path));
+		put_entry(&entry);
+	}
+}
+
 static void
 put_top_file(const char *path)
 {
@@ -316,11 +387,13 @@ static void
 make_manifest(int slot)
 {
 	QdbManifestEntry end = {.kind = QDB_ENTRY_END};
+	List	   *locales = read_locales();
 
 	manifest = create_part(slot, QDB_SOURCE_MANIFEST);
 	names = create_part(slot, QDB_SOURCE_NAMES);
 	for (int i = 0; qdb_empty_folders[i] != NULL; i++)
 		put_folder(qdb_empty_folders[i]);
+	put_locales(locales);
 	put_tablespaces();
 	for (int i = 0; qdb_served_folders[i] != NULL; i++)
 	{

@@ -45,6 +45,11 @@ $c->sql(4, 'CREATE EXTENSION quantadb; CREATE TABLE mine AS SELECT generate_seri
 chmod 0555, $space;
 is_refused('a tablespace that cannot be put anywhere', qr/could not (create|write to) directory.*tablespace.*Create the folder/s);
 chmod 0700, $space;
+# As on a machine where it is installed.
+$c->sql(1, q{CREATE DATABASE elsewhere; UPDATE pg_database SET datcollate = 'xx_YY.utf8', datctype = 'xx_YY.utf8'
+	WHERE datname = 'elsewhere'});
+is_refused('a locale that this machine lacks', qr/uses the locale "xx_YY.utf8".*Install it/s);
+$c->sql(1, 'DROP DATABASE elsewhere');
 $c->{n} = 4;
 $c->stop(4);
 $c->{n} = 3;

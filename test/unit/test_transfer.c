@@ -166,6 +166,10 @@ manifests_bring_no_path_from_outside(void)
 	CHECK(back.size == 3 && back.mode == 0600 && strcmp(back.path, entry.path) == 0);
 	for (uint32_t cut = 0; cut < len; cut++)
 		CHECK(qdb_manifest_entry_decode(buf, cut, &back, &used) == 0);
+	entry = (QdbManifestEntry) {.kind = QDB_ENTRY_LOCALE,.path = "en_US.UTF-8"};
+	len = QDB_MANIFEST_ENTRY_MAX;
+	CHECK(qdb_manifest_entry_encode(&entry, buf, &len));
+	CHECK(qdb_manifest_entry_decode(buf, len, &back, &used) == 1 && strcmp(back.path, entry.path) == 0);
 }
 
 /* Epoch 5 on timeline 6 out of 3 at 2.5 segments; 4 was never opened, 5 was. */
