@@ -87,6 +87,12 @@ qdb_clone_refuse(QdbClone *clone, const char *hint, const char *fmt,...)
 }
 
 void
+qdb_clone_copies(void)
+{
+	set_phase(QDB_CLONE_COPYING, "", "", 0);
+}
+
+void
 qdb_clone_progress(QdbClone *clone, uint64 done)
 {
 	SpinLockAcquire(&qdb_shared->mutex);
@@ -297,7 +303,6 @@ begin_or_resume(QdbClone *clone)
 							 (unsigned long long) (state->bytes_total >> 20))));
 	else
 		begin_anew(clone);
-	set_phase(QDB_CLONE_COPYING, "", "", 0);
 	return true;
 }
 

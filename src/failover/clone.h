@@ -59,6 +59,9 @@ typedef struct QdbClone
 
 /* Fails the fetch for good. */
 extern bool qdb_clone_refuse(QdbClone *clone, const char *hint, const char *fmt,...) pg_attribute_printf(3, 4);
+
+/* What can be wrong with this server has been looked at: who waits for that goes on. */
+extern void qdb_clone_copies(void);
 extern void qdb_clone_progress(QdbClone *clone, uint64 done);
 extern void qdb_clone_save(const QdbCloneState *state);
 

@@ -530,6 +530,8 @@ qdb_clone_files(QdbClone *clone)
 		take_manifest(clone, sink);
 	if (!clone->resumed)
 		clone->state.bytes_total = clone->info.bytes;
+	if (ok)
+		qdb_clone_copies();
 	ok = ok && fetch_relations(sink) && fetch_files(sink);
 	close_file(sink);
 	pfree(sink->files.data != NULL ? sink->files.data : palloc(1));
