@@ -147,6 +147,7 @@ settings() {	# access method, port
 	cat <<-END
 		shared_preload_libraries = 'quantadb'
 		quantadb.node_name = 'regress'
+		quantadb.http_port = $(free_port)
 		default_table_access_method = $1
 		port = $2
 		listen_addresses = ''
@@ -250,7 +251,7 @@ run_all() {	# access method, run's name
 		standby_port=$(free_port)
 		as_owner "$bindir/pg_basebackup" -D "$work/run-standby-data" -h "$work" -p "$port" -U postgres -R -C -S standby -X stream -c fast \
 			--no-sync || die "pg_basebackup failed"
-		echo "port = $standby_port" | as_owner tee -a "$work/run-standby-data/postgresql.conf" >/dev/null
+		printf 'port = %s\nquantadb.http_port = %s\n' "$standby_port" "$(free_port)" | as_owner tee -a "$work/run-standby-data/postgresql.conf" >/dev/null
 		start_server "$work/run-standby-data" "$work/run-$2/standby.log"
 	fi
 	for suite in $suites; do
