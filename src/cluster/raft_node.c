@@ -20,8 +20,10 @@
 
 #include "cluster/raft_inner.h"
 
+#ifndef SNAPSHOT_THRESHOLD		/* the simulator has short lives */
 #define SNAPSHOT_THRESHOLD	512
 #define SNAPSHOT_TRAILING	128
+#endif
 #define RANK_STEP_MS		30	/* between the candidacies of two ranks */
 #define MAX_JUMPS			5	/* candidacies per dead leader */
 

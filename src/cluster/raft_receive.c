@@ -63,6 +63,29 @@ receive_entries(QdbRaft *r, const struct raft_message *m, unsigned from, unsigne
 }
 
 /*
+ * skip_compacted
+ *		Where the entries begin that this node's snapshot does not cover.
+ *
+ * A leader whose answers were lost goes on from an entry that this node has since
+ * compacted away.  libraft finds no term for it and denies it, which looks as if an
+ * acknowledged entry were gone, so that leader would ignore it for ever.  What a
+ * snapshot covers is committed, hence the same in every leader's log: the message is
+ * taken as if it began there.  Returns the number of entries to skip, all of them
+ * where nothing is new; -1: not a message of that kind.
+ */
+static int
+skip_compacted(const QdbRaft *r, const struct raft_append_entries *ae)
+{
+	const QdbRaftStorage *s = r->io.storage;
+	uint64_t	covered;
+
+	if (ae->prev_log_index >= s->snap_index || ae->prev_log_index >= s->first)
+		return -1;
+	covered = s->snap_index - ae->prev_log_index;
+	return covered < ae->n_entries ? (int) covered : (int) ae->n_entries;
+}
+
+/*
  * libraft notes the index of a configuration change in a message as if it were
  * the first new entry, so it gets none with a change further back.
  */
@@ -71,9 +94,24 @@ receive_append(QdbRaft *r, const struct raft_message *m)
 {
 	const struct raft_append_entries *ae = &m->append_entries;
 	uint64_t	term = ae->term;
-	unsigned	from = 0;
+	int			skip = skip_compacted(r, ae);
+	unsigned	from = skip > 0 ? (unsigned) skip : 0;
 	unsigned	to;
 
+	if (skip >= 0 && from == ae->n_entries)
+	{
+		struct raft_message heartbeat = *m;
+
+		heartbeat.append_entries.prev_log_index = r->io.storage->snap_index;
+		heartbeat.append_entries.prev_log_term = r->io.storage->snap_term;
+		r->depth++;
+		receive_entries(r, &heartbeat, 0, 0);
+		r->depth--;
+		qdb_raft_drain(r);
+		return;
+	}
+	if (from > 0 && ae->entries[from - 1].term != r->io.storage->snap_term)
+		return;					/* contradicts what is committed */
 	do
 	{
 		for (to = from + 1; to < ae->n_entries; to++)

@@ -22,7 +22,6 @@ typedef enum QdbRule
 	QDB_RULE_MAXIMUM,			/* I6: nobody is seated below another report */
 	QDB_RULE_REPORT_MAJORITY,	/* I6: a majority has reported */
 	QDB_RULE_NAMED_BOOT,		/* I1: the seat belongs to one boot */
-	QDB_RULE_FORK_END,			/* I6: opens only where its report ended */
 	QDB_RULE_OWN_START,			/* a promotion that ended early can be gone on
 								 * from */
 	QDB_RULE_GATE,				/* I8: the epoch record is on a quorum first */

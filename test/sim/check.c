@@ -86,6 +86,9 @@ sim_check_applied(SimNode * node, const QdbCommand *command, QdbResult result, c
 		sim_trace(node, "applies command %d, epoch %" PRIu64 ", membership %" PRIu64 "%s", command->type,
 				  state->epoch, state->membership, state->change_open ? " open" : "");
 	check_membership(command, state);
+	sim_step_made(node, command->type, command->type == QDB_CMD_REPORT ? command->report.member :
+				  command->type == QDB_CMD_SEAT || command->type == QDB_CMD_GATE_OPEN ? command->grant.holder :
+				  command->type == QDB_CMD_MEMBER_ROLE ? command->member.id : 0);
 	if (command->type != QDB_CMD_SEAT)
 		return;
 	grant = qdb_current_grant(state);

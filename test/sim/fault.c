@@ -27,6 +27,8 @@ sim_plan_profile(void)
 	p->wild_clocks = sim_chance(5);
 	p->disks = sim_chance(20);
 	p->held_replay = sim_chance(20);
+	p->steps = sim_chance(50) ? 0 : 2 + (int) sim_below(12);
+	p->long_leases = sim_chance(20);
 	p->moves = sim_chance(30);
 	p->members = sim_chance(30);
 	p->spares = p->members && sim_chance(70) ? 1 + (int) sim_below(2) : 0;
@@ -222,6 +224,78 @@ ask_for_clone(SimNode * node)
 	node->wal_removed = true;
 }
 
+/* ---- faults at the steps of the protocol ---- */
+
+static void
+crash_later(SimNode * node, uint64 unused, uint64 unused2)
+{
+	crash(node);
+}
+
+static void
+partition_later(SimNode * node, uint64 unused, uint64 unused2)
+{
+	partition(node);
+}
+
+static void
+stop_later(SimNode * node, uint64 unused, uint64 unused2)
+{
+	stop(node);
+}
+
+static void
+restart_coordinator(SimNode * node, uint64 unused, uint64 unused2)
+{
+	if (!node->server_up || node->stopped)
+		return;
+	sim_process_kill(node);
+	sim_process_start(node, SIM_MS + sim_below(10 * SIM_MS));
+}
+
+/* The network heals: who was away comes back in the middle of things. */
+static void
+mend(SimNode * node, uint64 unused, uint64 unused2)
+{
+	memset(sim.cut, 0, sizeof(sim.cut));
+}
+
+static SimNode *
+node_of(uint64 member)
+{
+	for (int i = 0; i < sim.nnodes; i++)
+		if (sim.nodes[i]->disk.member && sim.nodes[i]->disk.identity.member == member)
+			return sim.nodes[i];
+	return pick();
+}
+
+void
+sim_step_made(SimNode * node, uint8 command, uint64 member)
+{
+	static const SimHandler faults[] = {crash_later, crash_later, stop_later, partition_later, restart_coordinator, mend};
+	SimHandler	fault;
+
+	if (sim.healed || !sim_chance(sim.profile.steps))
+		return;
+	switch (command)
+	{
+		case QDB_CMD_OPEN_EPOCH:
+		case QDB_CMD_REPORT:
+		case QDB_CMD_SEAT:
+		case QDB_CMD_GATE_OPEN:
+		case QDB_CMD_RELEASE:
+		case QDB_CMD_MEMBER_ROLE:
+		case QDB_CMD_MEMBERSHIP_CLOSE:
+			break;
+		default:
+			return;
+	}
+	fault = faults[sim_below(lengthof(faults))];
+	/* About the member that the step is about, or the one that hears of it. */
+	sim_at(sim_below(sim_chance(70) ? 5 * SIM_MS : 60 * SIM_MS), fault,
+		   member != 0 && sim_chance(60) ? node_of(member) : node, 0, 0);
+}
+
 /* ---- the stream of faults ---- */
 
 static void
@@ -270,6 +344,8 @@ next_fault(SimNode * unused, uint64 a, uint64 b)
 void
 sim_faults_begin(void)
 {
+	for (int i = 0; i < sim.nnodes && sim.profile.clocks; i++)
+		sim_set_clock(sim.nodes[i], sim_chance(50) ? 1.0 - DRIFT : 1.0 + DRIFT, 0);
 	sim_at(200 * SIM_MS + sim_below(600 * SIM_MS), next_fault, NULL, 0, 0);
 }
 

@@ -79,6 +79,7 @@ main(int argc, char **argv)
 		{
 			bad++;
 			printf("seed %llu: %s: %s\n", (unsigned long long) seed, sim.violation, sim.detail);
+			fflush(stdout);
 			if (!keep_on)
 				break;
 		}
@@ -86,6 +87,7 @@ main(int argc, char **argv)
 		reads += sim.ghost.reads;
 		opened += sim.ghost.opened;
 	}
+	fflush(stdout);
 	printf("%llu schedules, %llu violations, %llu commits, %llu strict reads, %llu seats opened, %llu events, %.1f s of CPU\n",
 		   (unsigned long long) n, (unsigned long long) bad, (unsigned long long) acks,
 		   (unsigned long long) reads, (unsigned long long) opened, (unsigned long long) sim.steps, seconds() - begun);

@@ -122,7 +122,7 @@ errstart(int elevel, const char *domain)
 {
 	error_raised = elevel >= ERROR;
 	error_text[0] = '\0';
-	return error_raised || (sim.trace && elevel >= LOG);
+	return error_raised || (sim.trace && elevel >= DEBUG1);
 }
 
 bool
@@ -531,6 +531,46 @@ uint64
 qdb_cluster_hash(const char *cluster_id)
 {
 	return 1;
+}
+
+void
+qdb_health_turn(void)
+{
+}
+
+const char *
+qdb_sickness(void)
+{
+	return "";
+}
+
+bool
+qdb_postmaster_hangs(void)
+{
+	return false;
+}
+
+void
+qdb_retention_turn(void)
+{
+}
+
+XLogRecPtr
+qdb_own_redo(void)
+{
+	return sim_lsn(sim.current->disk.redo);
+}
+
+bool
+qdb_server_is_stopping(void)
+{
+	return sim.current->shutdown;
+}
+
+void
+qdb_worker_end(void)
+{
+	sim_process_exit(false);
 }
 
 /* ---- identity and promise ---- */

@@ -99,8 +99,8 @@ make_first_log(int voters)
 		command.membership = i + 1;
 		add_command(&command);
 	}
-	add_setting("lease_duration", 100 + 50 * sim_below(7));
-	add_setting("failover_timeout", 150 + 50 * sim_below(8));
+	add_setting("lease_duration", sim.profile.long_leases ? 1000 + sim_below(2000) : 100 + 50 * sim_below(7));
+	add_setting("failover_timeout", sim.profile.long_leases ? 150 : 150 + 50 * sim_below(8));
 	add_setting("open_timeout", 600 + 100 * sim_below(15));
 }
 

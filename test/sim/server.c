@@ -210,7 +210,7 @@ promote(const QdbState *state, const QdbGrant *grant, char *why)
 		return true;
 	if (!sim_end_of_wal(state, &end, why))
 		return false;
-	if (QDB_KEEPS(QDB_RULE_FORK_END, end.end != grant->fork || end.timeline != grant->parent_timeline))
+	if (end.end != grant->fork || end.timeline != grant->parent_timeline)
 	{
 		snprintf(why, QDB_REASON_SIZE, "its WAL does not end at the fork");
 		return false;

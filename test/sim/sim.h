@@ -341,7 +341,10 @@ typedef struct SimProfile
 	bool		async;
 	bool		wipes;
 	bool		clones;
+	int			steps;			/* percent of the protocol's steps that a fault
+								 * follows */
 	bool		held_replay;
+	bool		long_leases;
 }			SimProfile;
 
 typedef struct SimWorld
@@ -480,6 +483,9 @@ extern bool sim_check_healed(char *why, size_t size);
 extern void sim_plan_profile(void);
 extern void sim_set_member(QdbMember *member, int index, uint64 id, uint64 incarnation);
 extern void sim_faults_begin(void);
+
+/* A step of the protocol was made, about this member (0: about none). */
+extern void sim_step_made(SimNode * node, uint8 command, uint64 member);
 extern void sim_heal(void);
 
 /* ---- operator.c ---- */

@@ -280,6 +280,14 @@ take_up(SimNode * node, uint64 serial, uint64 unused)
 
 	if (c == NULL || !node->machine_up || !arrived(c, false, &message))
 		return;
+	if (c->source_gone && node->server_up && message.kind == MESSAGE_ACK)
+	{
+		/* As if it had come on the member's newer connection: its names tell. */
+		sim_streamer_turn(node);
+		for (int i = 0; i < SIM_MAX_NODES; i++)
+			if (node->streams[i].used && node->streams[i].member == message.member)
+				take_ack(node, &node->streams[i], &message);
+	}
 	if (c->source_gone || !node->server_up)
 	{
 		/* Nobody takes it: the answer is a reset. */
@@ -548,6 +556,7 @@ send_ack(SimNode * node)
 	{
 		r->epoch, node->shared->identity.incarnation, node->shared->identity.boot, r->connection
 	};
+	ack.member = node->shared->identity.member;
 	ack.membership = node->shared->state.membership;
 	ack.n = r->flushed;
 	ack.apply = Min(node->applied, r->flushed);
@@ -655,6 +664,8 @@ receiver_tick(SimNode * node, uint64 unused, uint64 unused2)
 	}
 	if (r->parking)
 		disconnect(node, true);
+	else if (r->state == SIM_LINK_UP && qdb_rule_off[QDB_RULE_TAKE_WAL])
+		return;
 	else if (r->state == SIM_LINK_NONE)
 	{
 		if (target_valid(node) && sim.now_us >= r->retry_us)
@@ -670,7 +681,7 @@ receiver_tick(SimNode * node, uint64 unused, uint64 unused2)
 bool
 sim_receiver_park(SimNode * node)
 {
-	if (node->shared->receiver_epoch == 0)
+	if (node->shared->receiver_epoch == 0 || qdb_rule_off[QDB_RULE_TAKE_WAL])
 		return true;
 	node->receiver.parking = true;
 	return false;
