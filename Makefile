@@ -78,7 +78,7 @@ indent:
 	@bash test/scripts/indent.sh
 
 sim:
-	@MAKE="$(MAKE)" SEEDS="$(SEEDS)" SEED="$(SEED)" FIRST="$(FIRST)" bash test/sim/run.sh
+	@MAKE="$(MAKE)" SEEDS="$(SEEDS)" SEED="$(SEED)" FIRST="$(FIRST)" RULE="$(RULE)" RULES="$(RULES)" bash test/sim/run.sh
 
 model:
 	@bash test/scripts/model.sh

@@ -10,6 +10,8 @@
 /* Clocks within the bound that leases allow for: one part in 64 between two. */
 #define DRIFT		(1.0 / 130)
 
+static void lean_towards(SimProfile * p, int rule);
+
 void
 sim_plan_profile(void)
 {
@@ -38,6 +40,50 @@ sim_plan_profile(void)
 	p->clones = sim_chance(15);
 	p->async = sim_chance(5);
 	p->force = p->moves && sim_chance(10);
+	for (int rule = 0; rule < SIM_NRULES; rule++)
+		if (qdb_rule_off[rule])
+			lean_towards(p, rule);
+}
+
+/* What brings the violation of a rule that was taken out within reach sooner. */
+static void
+lean_towards(SimProfile * p, int rule)
+{
+	p->crashes = p->partitions = true;
+	switch (rule)
+	{
+		case QDB_RULE_BOTH_NUMBERS:
+		case QDB_RULE_ONE_CHANGE:
+		case QDB_RULE_NEVER_BACK:
+			p->members = true;
+			p->steps = 10;
+			break;
+		case QDB_RULE_LEASE_WAIT:
+		case QDB_RULE_LEASE_RESTART:
+		case QDB_RULE_LEASE_DRIFT:
+			p->clocks = p->long_leases = true;
+			p->wild_clocks = false;
+			p->steps = rule == QDB_RULE_LEASE_RESTART ? 40 : 0;
+			break;
+		case SIM_RULE_FLUSHED_ONLY:
+		case SIM_RULE_TRUE_REPORT:
+			p->power_loss = p->disks = true;
+			p->steps = 12;
+			break;
+		case SIM_RULE_FORGET_ACKS:
+			p->clones = true;
+			break;
+		case SIM_RULE_WIPED_VOTER:
+			p->members = false;
+			p->power_loss = p->wipes = true;
+			break;
+		default:
+			p->power_loss = true;
+			p->steps = 12;
+			break;
+	}
+	p->async = p->force = false;
+	p->spares = p->members ? Min(2, SIM_MAX_NODES - p->voters) : 0;
 }
 
 static SimNode *

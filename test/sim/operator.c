@@ -62,10 +62,9 @@ change_role(SimNode * node)
 }
 
 static void
-promote(SimNode * node)
+promote(SimNode * node, bool force)
 {
 	const QdbMember *member = any_member(&node->shared->state);
-	bool		force = sim.profile.force && sim_chance(30);
 
 	if (member == NULL)
 		return;
@@ -200,6 +199,9 @@ next_wish(SimNode * unused, uint64 a, uint64 b)
 	{
 		if (!node->shared->state.settings.auto_failover)
 			set_value(node, "auto_failover", "on");
+		/* Under async a cluster may wait for somebody to accept a loss. */
+		if (p->async && sim_chance(20))
+			promote(node, true);
 		return;
 	}
 	replace_lost();
@@ -208,7 +210,7 @@ next_wish(SimNode * unused, uint64 a, uint64 b)
 		case 0:
 		case 1:
 			if (p->moves)
-				promote(node);
+				promote(node, p->force && sim_chance(30));
 			break;
 		case 2:
 			if (p->members)

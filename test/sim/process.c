@@ -80,10 +80,11 @@ sim_calloc(size_t n, size_t size)
 void
 sim_free(void *p)
 {
-	Allocation *a = (Allocation *) p - 1;
+	Allocation *a;
 
 	if (p == NULL)
 		return;
+	a = (Allocation *) p - 1;
 	if (a->prev != NULL)
 		a->prev->next = a->next;
 	else if (a->owner != NULL)
