@@ -15,6 +15,7 @@
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "postmaster/pgarch.h"
 #include "replication/walreceiver.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
@@ -50,6 +51,7 @@ MemoryContext TopMemoryContext;
 volatile sig_atomic_t ConfigReloadPending = false;
 volatile sig_atomic_t InterruptPending = false;
 LWLockPadded *MainLWLockArray;
+int			XLogArchiveMode = ARCHIVE_MODE_OFF;
 
 static struct Latch latch;
 static LWLockPadded locks[NUM_INDIVIDUAL_LWLOCKS + 1];
@@ -390,6 +392,17 @@ bool
 RecoveryInProgress(void)
 {
 	return sim.current->in_recovery;
+}
+
+void
+PgArchWakeup(void)
+{
+}
+
+bool
+HotStandbyActive(void)
+{
+	return sim.current->in_recovery && sim.current->applied >= sim.current->disk.min_recovery;
 }
 
 XLogRecPtr
