@@ -18,7 +18,10 @@
  *   OLD_ACKS          acks of another epoch count (I5)
  *   NO_GATE           a new primary opens without its record on a quorum (I8)
  *   NO_CLOSE          a membership change needs no closing (I13)
+ *   SHORT_LEASES      a voter counts a lease shorter than the holder (I9)
  *
+ * LEASES adds strict reads: a voter's grant ends after
+ * the holder's idea of it, and keeps the voter from reporting.
  * JOINING starts with one voter and adds two, one numbered change each.
  */
 
@@ -63,6 +66,14 @@ byte	applied = 0;			/* the primary's applied number */
 byte	committed[L];			/* ghost: epoch of an acknowledged entry */
 byte	acked_in[L];			/* ghost: the least epoch that acknowledged it */
 byte	crashes = 0;
+#ifdef LEASES
+bool	lease_held[N];			/* the primary counts on n's grant */
+bool	lease_given[N];			/* n's grant lives, by its own clock */
+byte	lease_to[N];			/* the epoch that it was for */
+#define LEASE_BLOCKS(n)	(lease_given[n] && lease_to[n] < epoch)
+#else
+#define LEASE_BLOCKS(n)	false
+#endif
 
 #ifdef JOINING
 #define VOTER(n, num)	((n) <= (num))
@@ -220,8 +231,8 @@ end:
 		:: else -> skip
 		fi;
 		conn[n] = 0; promised[n] = epoch }
-	/* report: a scan of fsynced WAL (I6) */
-	:: atomic { is_open && promised[n] == epoch && !reported[n] &&
+	/* report: a scan of fsynced WAL (I6), no earlier than the lease allows (I9) */
+	:: atomic { is_open && promised[n] == epoch && !reported[n] && !LEASE_BLOCKS(n) &&
 		(VOTER(n, number) || (!closed && VOTER(n, number - 1))) ->
 		fl[n] = wr[n]; reported[n] = true; rep_len[n] = fl[n];
 		rep_epoch[n] = (fl[n] > 0 -> LOG(n, fl[n] - 1) : 0) }
@@ -259,6 +270,31 @@ end:
 		:: seat[n] != 0 -> leave(n)
 		:: else -> skip
 		fi }
+
+#ifdef LEASES
+	/* ---- leases: granted under the promise; the holder forgets first (I9) ---- */
+	:: atomic { seat[(n + 1) % N] != 0 && promised[n] == seat[(n + 1) % N] && !lease_held[n] && epoch == promised[n] ->
+		lease_held[n] = true; lease_given[n] = true; lease_to[n] = promised[n] }
+	:: atomic { seat[(n + 2) % N] != 0 && promised[n] == seat[(n + 2) % N] && !lease_held[n] && epoch == promised[n] ->
+		lease_held[n] = true; lease_given[n] = true; lease_to[n] = promised[n] }
+	:: atomic { lease_held[n] -> lease_held[n] = false }
+#ifdef SHORT_LEASES
+	:: atomic { lease_given[n] -> lease_given[n] = false }
+#else
+	:: atomic { lease_given[n] && !lease_held[n] -> lease_given[n] = false }
+#endif
+	/* a strict read: itself and one more are a majority (I14) */
+	:: atomic { seat[n] != 0 && gate[n] &&
+		((lease_held[(n + 1) % N] && lease_to[(n + 1) % N] == seat[n]) ||
+		 (lease_held[(n + 2) % N] && lease_to[(n + 2) % N] == seat[n])) ->
+		k = 0;
+		do
+		:: k < L ->
+			assert(committed[k] == 0 || (k < wr[n] && LOG(n, k) == committed[k])); k++
+		:: else -> break
+		od;
+		k = 0 }
+#endif
 
 #ifdef JOINING
 	/* ---- membership: one voter at a time (I13) ---- */

@@ -35,6 +35,8 @@ run "without_log_matching" violated "-DL=3 -DNO_MATCH"
 run "with_old_acks" violated "-DL=3 -DOLD_ACKS"
 run "without_closing_a_change" violated "-DL=3 -DJOINING -DNO_CLOSE -DCRASHES=0"
 if [ "$mode" = full ]; then
+	run "leases" holds "-DL=2 -DE=2 -DCRASHES=0 -DLEASES"
+	run "with_short_leases" violated "-DL=2 -DE=2 -DCRASHES=0 -DLEASES -DSHORT_LEASES"
 	run "with_a_volatile_promise" violated "-DL=3 -DVOLATILE_PROMISE"
 	run "sending_unflushed_wal" violated "-DL=3 -DSEND_UNFLUSHED"
 	run "reports_by_lsn_alone" violated "-DL=4 -DCRASHES=0 -DLSN_ONLY"
