@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -299,8 +300,12 @@ run_process(void)
 static void
 begin_process(SimNode * node)
 {
-	ucontext_t	context;
+	/* Not on the stack: its frame is left by a jump. */
+	static ucontext_t context;
 
+#if defined(__SANITIZE_ADDRESS__)
+	__asan_unpoison_memory_region(node->coordinator.stack, STACK_BYTES);
+#endif
 	getcontext(&context);
 	context.uc_stack.ss_sp = node->coordinator.stack;
 	context.uc_stack.ss_size = STACK_BYTES;
