@@ -26,6 +26,9 @@
 #include "cluster/internal.h"
 
 #define RETRY_US		(1000 * 1000)
+#define SOON_US			(100 * 1000)	/* while a new holder may be about to
+										 * serve */
+#define SOON_TRIES		8
 #define STUCK_US		(120 * 1000 * 1000)
 
 static bool wanted = false;
@@ -33,6 +36,7 @@ static char wanted_why[QDB_REASON_SIZE];
 static uint64 wanted_epoch = 0;
 static bool started = false;	/* the worker that runs, or ran, is ours */
 static uint32 failures = 0;		/* in this epoch, not for want of a source */
+static uint32 unserved = 0;		/* in this epoch, for want of a source */
 static uint32 seen_failed = 0;	/* of QdbShared.rewind.failed */
 static bool useless = false;
 static int64 not_before_us = 0;
@@ -48,7 +52,7 @@ qdb_want_rewind(const char *reason)
 	if (wanted_epoch == epoch)
 		return;
 	wanted_epoch = epoch;
-	failures = 0;
+	failures = unserved = 0;
 	useless = started = false;
 	not_before_us = 0;
 	seen_failed = qdb_shared->rewind.failed;
@@ -127,6 +131,8 @@ take_failure(void)
 	useless = status.useless;
 	if (!status.unreachable)
 		failures++;
+	else if (unserved++ < SOON_TRIES)
+		not_before_us = qdb_co.now_us + SOON_US;
 	snprintf(text, sizeof(text), "%.120s; the rewind did not work: %.100s", wanted_why, status.reason);
 	qdb_set_problem(text);
 	if (!status.unreachable)

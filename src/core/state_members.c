@@ -104,8 +104,14 @@ check_voter_change(const QdbState *state, const QdbCommand *command, bool leaves
 
 	if (command->membership != state->membership)
 		return QDB_STALE;
-	if (QDB_KEEPS(QDB_RULE_ONE_CHANGE, state->change_open || state->epoch_open))
-		return QDB_CHANGE_OPEN; /* I13 */
+
+	/*
+	 * I13.  Nor before the gate: its record would be on a quorum of the old
+	 * voters, and the seat open under the new number.
+	 */
+	if (QDB_KEEPS(QDB_RULE_ONE_CHANGE, state->change_open || state->epoch_open ||
+				  (grant != NULL && !grant->opened)))
+		return QDB_CHANGE_OPEN;
 	if (leaves && qdb_count_voters(state) <= 1)
 		return QDB_LAST_VOTER;
 	if (leaves && grant != NULL && grant->holder == command->member.id)

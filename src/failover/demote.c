@@ -29,6 +29,7 @@
 #include "failover/failover.h"
 #include "failover/wal_files.h"
 #include "miscadmin.h"
+#include "replication/walreceiver.h"
 #include "storage/fd.h"
 #include "storage/procarray.h"
 #include "storage/proc.h"
@@ -179,6 +180,12 @@ qdb_end_blocking_queries(void)
 	SpinLockAcquire(&qdb_shared->mutex);
 	end = qdb_shared->wal_end;
 	SpinLockRelease(&qdb_shared->mutex);
+
+	/*
+	 * What was received before this epoch counts too, also if nobody is
+	 * followed yet.
+	 */
+	end = Max(end, GetWalRcvFlushRecPtr(NULL, NULL));
 	if (!HotStandbyActive() || GetXLogReplayRecPtr(NULL) >= end)
 		return;
 	/* The result is kept in static memory by the process array. */

@@ -250,6 +250,11 @@ sub pg_ctl
 {
 	my ($self, $i, @args) = @_;
 	my $node = $self->node($i);
+	if ($args[-1] eq 'start')
+	{
+		my ($old) = slurp("$node->{data}/postmaster.pid") =~ /^(\d+)/;
+		$self->forget_zombie($i, $old) if $old && -e "/proc/$old" && !alive($old);
+	}
 	# Not through a pipe: the server would hold its other end.
 	my $pid = fork();
 	die "fork: $!" unless defined $pid;

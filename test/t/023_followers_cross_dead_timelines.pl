@@ -20,15 +20,18 @@ sub ancestors
 	return ($timeline, map { /^(\d+)\t/ ? $1 : () } split(/\n/, QuantaCluster::slurp($path)));
 }
 
-# Kills the primary, and its successor as soon as it is named.
+# Kills the primary, and its successor before it has promoted: both standbys' recovery
+# stands still until then.
 sub lose_two
 {
 	my $first = $c->primary;
-	my %marks = map { $_ => -s $c->node($_)->{log} } $c->all;
+	my @others = grep { $_ != $first } $c->all;
+	my %marks = map { $_ => -s $c->node($_)->{log} } @others;
 	my $second;
+	$c->signal_children('STOP', $_, 'startup') for @others;
 	$c->kill_all($first);
 	$c->wait_for(sub {
-		for my $i (grep { $_ != $first } $c->all)
+		for my $i (@others)
 		{
 			my $log = substr(QuantaCluster::slurp($c->node($i)->{log}), $marks{$i});
 			return $second = $1 if $log =~ /\[failover\] n(\d) was chosen/;
@@ -36,6 +39,7 @@ sub lose_two
 		return 0;
 	}, 30, 'a successor is named');
 	$c->kill_all($second);
+	$c->signal_children('CONT', $_, 'startup') for grep { $_ != $second } @others;
 	$c->start($_) for $first, $second;
 	$c->wait_for(sub { $c->primary }, 60, 'a primary again');
 }

@@ -39,7 +39,7 @@ my (undef, undef, $err) = $c->sql_try($t, "SELECT quantadb_set_role('n$o', 'repl
 like($err, qr/WARNING:.*2 voters, which survive the loss of 0, as 1 would/, 'an even number is told');
 is(role($o), 'replica', 'it is a replica when the call returns');
 is(can_lose(), '0', 'two voters survive no loss, and the cluster says so');
-is($c->sql($p, "SELECT why_not FROM quantadb_nodes WHERE name = 'n$o'"), 'it is no voter', 'nor can it be primary');
+like($c->sql($p, "SELECT why_not FROM quantadb_nodes WHERE name = 'n$o'"), qr/is no voter/, 'nor can it be primary');
 $c->sql($p, 'INSERT INTO r VALUES (2)');
 $c->wait_replayed($o, $p);
 is($c->sql($o, 'SELECT count(*) FROM r'), '2', 'it serves reads');

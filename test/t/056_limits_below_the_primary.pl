@@ -49,7 +49,7 @@ if ($child == 0)
 waitpid($child, 0);
 ok($code == 0 || $err =~ /57P/, 'a member that has not heard of the token yet lets the joiner in') or diag($err);
 $c->wait_for(sub { $c->state(4) eq 'replica' }, 60, 'n4 streams');
-like(why_not($p, 4), qr/^false it is no voter/, 'as a replica');
+ok(eval { $c->wait_for(sub { why_not($p, 4) =~ /^false .*is no voter/ }, 20, 'its role'); 1 }, 'as a replica') or diag(why_not($p, 4));
 
 # ---- later: the next primary has more ----
 $c->wait_complete;

@@ -639,6 +639,11 @@ codec_round_trips(void)
 	}
 	CHECK(s.ngrants == QDB_MAX_GRANTS && s.njournal == QDB_MAX_JOURNAL);
 	set_role(2, QDB_ROLE_REPLICA);
+	APPLY(QDB_CHANGE_OPEN);		/* I13: not before the gate */
+	command(QDB_CMD_GATE_OPEN);
+	c.grant = *qdb_current_grant(&s);
+	APPLY(QDB_OK);
+	set_role(2, QDB_ROLE_REPLICA);
 	APPLY(QDB_OK);
 	n = round_trip_state();
 	bytes[4]++;
