@@ -353,8 +353,8 @@ sub kill_all
 	my $pid = $self->postmaster($i) or return;
 	kill 'STOP', $pid;			# no new children
 	my @children = children_of($pid);
-	my $at = time;
 	kill 'KILL', $pid, @children;
+	my $at = time;				# later, or writes that still came through would count
 	$self->wait_for(sub { !grep { alive($_) } $pid, @children }, 10, "n$i is dead");
 	$self->forget_zombie($i, $pid);
 	return $at;
