@@ -19,18 +19,18 @@ as_root "${MAKE:-make}" -s install >/dev/null || exit 1
 work=$(mktemp -d "${TMPDIR:-/tmp}/quantadb-chaos-XXXXXX")
 mkdir "$work/data"
 cp -r test/lib test/chaos "$work/"
-[ "$(id -u)" = 0 ] && chown -R postgres: "$work"
+as_root chown -R postgres: "$work/data" "$work/lib" "$work/chaos"
 chmod 755 "$work"
 
-# As root each node may have a network of its own; the servers run as postgres all the same.
+# Each node may have a network of its own, which takes root; the servers run as postgres all the same.
 run() {	# scenario
-	(cd "$work" && env HOME="$work" TMPDIR="$work/data" LC_ALL=C perl -I"$work/lib" -I"$work/chaos" "$work/chaos/chaos.pl" "$1" \
+	(cd "$work" && as_root env HOME="$work/data" TMPDIR="$work/data" LC_ALL=C perl -I"$work/lib" -I"$work/chaos" "$work/chaos/chaos.pl" "$1" \
 		"minutes=${MINUTES:-1}" "nodes=${NODES:-3}" ${SEED:+"seed=$SEED"} ${ISOLATION:+"isolation=$ISOLATION"})
 }
 
 if [ "$scenario" = list ]; then
 	run list
-	rm -rf "$work"
+	as_root rm -rf "$work"
 	exit 0
 fi
 names=$scenario
@@ -48,7 +48,7 @@ grep -h $'^# run\t' "$work"/*.log >"$work/runs"
 [ -n "${RESULTS:-}" ] && cat "$work/runs" >>"$RESULTS"
 test/chaos/table.pl "$work/runs"
 if [ $failed = 0 ]; then
-	rm -rf "$work"
+	as_root rm -rf "$work"
 else
 	echo "$failed runs found something; logs and data are in $work."
 	exit 1

@@ -3,10 +3,11 @@
 # run_tests.sh [long]
 #	Builds, installs and runs every test; closes with "N passed, N failed".
 #
-# PostgreSQL does not run as root: then everything that starts a server runs as
-# user postgres.  That user may not be able to read the checkout, so the files
-# that such tests need are copied into a temporary folder, which also takes all
-# their data and is removed at the end, or kept and named when something failed.
+# PostgreSQL does not run as root: everything that starts a server runs as user postgres,
+# and what builds networks as root, called by root or by a user with sudo.  postgres
+# may not be able to read the checkout, so the files that such tests need are
+# copied into a temporary folder, which also takes all their data and is removed at
+# the end, or kept and named when something failed.
 #
 # QUANTADB_TESTS='020 021' runs the TAP tests whose names match, and nothing else.
 #
@@ -17,7 +18,6 @@ make=${MAKE:-make}
 unset MAKEFLAGS MFLAGS MAKELEVEL
 passed=0
 failed=0
-work=
 
 "$top/test/scripts/deps.sh" test || exit 1
 RAFT_CFLAGS=$(sed -n 's/^RAFT_CFLAGS = //p' build/deps.mk)
@@ -27,17 +27,15 @@ pg_config=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
 bindir=$("$pg_config" --bindir)
 pgxs_dir=$(dirname "$("$pg_config" --pgxs)")/../..
 
+work=$(mktemp -d "${TMPDIR:-/tmp}/quantadb-test-XXXXXX") || exit 1
+mkdir "$work/log" "$work/data"
+chmod 755 "$work"
+
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
-clean_env=(env -u PGHOST -u PGPORT -u PGUSER -u PGDATABASE -u PGDATA -u PGOPTIONS -u PGSERVICE -u PGPASSWORD LC_ALL=C)
-as_postgres() {
-	local run=("${clean_env[@]}" HOME="$work" TMPDIR="$work/data" PG_BINDIR="$bindir" "$@")
-	if [ "$(id -u)" = 0 ]; then
-		(cd "$work" && runuser -u postgres -- "${run[@]}")
-	else
-		(cd "$work" && "${run[@]}")
-	fi
-}
+clean_env=(env -u PGHOST -u PGPORT -u PGUSER -u PGDATABASE -u PGDATA -u PGOPTIONS -u PGSERVICE -u PGPASSWORD LC_ALL=C
+	HOME="$work/data" TMPDIR="$work/data" PG_BINDIR="$bindir")
+as_postgres() { (cd "$work" && as_root runuser -u postgres -- "${clean_env[@]}" "$@"); }
 
 note() { printf '\n== %s\n' "$*"; }
 
@@ -64,31 +62,27 @@ step() {	# name, command...
 
 # pg_regress prints "test basic ... ok"; as TAP lines these count like the rest.
 regress() {
-	as_postgres "$pgxs_dir/src/test/regress/pg_regress" --inputdir=test --outputdir=. \
+	as_postgres "$pgxs_dir/src/test/regress/pg_regress" --inputdir=test --outputdir=data \
 		--bindir="$bindir" --temp-instance="$work/data/tmp_regress" \
 		--temp-config="$work/test/quantadb.conf" --dbname=contrib_regression basic |
 		sed -E 's/^test +([a-z_0-9]+) +\.\.\. ok.*/ok - regress \1/; s/^test +([a-z_0-9]+) +\.\.\. FAILED.*/not ok - regress \1/'
 	local code=${PIPESTATUS[0]}
-	[ "$code" = 0 ] || cat "$work/regression.diffs" 2>/dev/null
+	[ "$code" = 0 ] || cat "$work/data/regression.diffs" 2>/dev/null
 	return "$code"
 }
 
 finish() {
 	local code=1
-	if [ -n "$work" ]; then
-		if [ "$failed" = 0 ] && [ "$passed" -gt 0 ]; then
-			rm -rf "$work"
-			code=0
-		else
-			echo "Logs and data are in $work."
-		fi
+	if [ "$failed" = 0 ] && [ "$passed" -gt 0 ]; then
+		as_root rm -rf "$work"
+		code=0
+	else
+		echo "Logs and data are in $work."
 	fi
 	echo "$passed passed, $failed failed"
 	exit $code
 }
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/quantadb-test-XXXXXX") || exit 1
-mkdir "$work/log" "$work/data"
 trap finish EXIT
 trap 'exit 1' INT TERM
 
@@ -99,10 +93,8 @@ if ! $make -s all || ! as_root $make -s install; then
 fi
 
 cp -r "$top/test" "$top/sql" "$top/docs" "$top/expected" "$top/quantadb.control" "$work/"
-if [ "$(id -u)" = 0 ]; then
-	chown -R postgres: "$work"
-fi
-chmod 755 "$work"
+as_root chown -R postgres: "$work/data" "$work/test" "$work/expected"
+as_root chmod -R a+rX "$work"
 
 if [ -z "${QUANTADB_TESTS:-}" ]; then
 	[ -f test/unit/run.sh ] && step unit bash test/unit/run.sh
@@ -130,8 +122,8 @@ for t in $tests; do
 		continue
 	fi
 	# What builds networks needs root; its servers run as postgres all the same.
-	if [ "$(id -u)" = 0 ] && grep -q '^use QuantaNet' "$work/test/t/$t"; then
-		step "$name" "${clean_env[@]}" HOME="$work" TMPDIR="$work/data" PG_BINDIR="$bindir" timeout -k 30 "$limit" perl -I"$work/test/lib" "$work/test/t/$t"
+	if grep -q '^use QuantaNet' "$work/test/t/$t"; then
+		step "$name" as_root "${clean_env[@]}" timeout -k 30 "$limit" perl -I"$work/test/lib" "$work/test/t/$t"
 		continue
 	fi
 	step "$name" as_postgres timeout -k 30 "$limit" perl -I"$work/test/lib" "$work/test/t/$t"
