@@ -286,6 +286,12 @@ get_peer_status(const char *peer, QdbTokenText *token, Answer *answer)
 	curl_easy_setopt(curl, CURLOPT_WRITEDATA, answer);
 	code = curl_easy_perform(curl);
 	curl_easy_cleanup(curl);
+	if (code == CURLE_PEER_FAILED_VERIFICATION)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the server at \"%s\" is not of the cluster that the token is for", peer),
+				 errdetail("Its certificate is not by the authority that the token names."),
+				 errhint("Call quantadb_join_token() on a member of the cluster to join, and give the address of one.")));
 	return code == CURLE_OK ? NULL : curl_easy_strerror(code);
 }
 

@@ -366,6 +366,7 @@ qdb_identity_load(QdbIdentity *identity)
 	char		buf[MAX_FILE];
 	IdentityFile file;
 	const char *strange = NULL;
+	int			format;
 	int			n;
 
 	if (is_restored())
@@ -375,11 +376,21 @@ qdb_identity_load(QdbIdentity *identity)
 		n = read_checked(IDENTITY_PATH, buf, sizeof(buf));
 	if (n == 0)
 		return false;
-	/* Not a stranger: one could be promoted by hand and written to (I15). */
+
+	/*
+	 * Neither is a stranger: one could be promoted by hand and written to
+	 * (I15).
+	 */
+	if (n > 0 && sscanf(buf, "format=%d\n", &format) == 1 && format != IDENTITY_FORMAT)
+		ereport(FATAL,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("[cluster] file \"%s\" has format %d, this version of quantadb reads format %d",
+						IDENTITY_PATH, format, IDENTITY_FORMAT),
+				 errhint("Install the version of quantadb that this member ran with, or a later one that can read it.")));
 	if (n < 0 || !parse_identity(buf, identity, &file))
 		ereport(FATAL,
 				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("[cluster] file \"%s\" is damaged or of another version", IDENTITY_PATH),
+				 errmsg("[cluster] file \"%s\" is damaged", IDENTITY_PATH),
 				 errhint("To join again as a new node, move \"%s\" out of the data directory.", QDB_DIR)));
 	if (identity->inode != data_directory_inode())
 		strange = "its identity names another directory";

@@ -117,6 +117,11 @@ qdb_boot_prepare(void)
 		disown_settings();
 		return;
 	}
+	if (strcmp(identity.name, qdb_node_name) != 0)
+		ereport(LOG,
+				(errmsg("[cluster] quantadb.node_name \"%s\" is ignored: this member is \"%s\"",
+						qdb_node_name, identity.name),
+				 errhint("A member keeps the name that it has joined with. For another one, remove it from the cluster and join it anew.")));
 	qdb_own_settings();
 	qdb_raise_to_demand();
 	prepare_files();
