@@ -1,5 +1,6 @@
-# How long nobody can write, in four ways of losing the primary under load: kill -9 of all
-# its processes, kill -9 of its postmaster, pg_ctl stop -m fast, and a planned switchover.
+# How long nobody can write, in five ways of losing the primary under pgbench: kill -9 of all
+# its processes, the same while a long REPEATABLE READ query on each replica holds up replay
+# and VACUUM runs, kill -9 of its postmaster, pg_ctl stop -m fast, and a planned switchover.
 #
 # QUANTADB_BENCH_RUNS runs of each (default 5), one after the other on one cluster of
 # three nodes with default settings; each is printed.  After kill -9 of all it is counted from
@@ -18,6 +19,7 @@ my $runs = $ENV{QUANTADB_BENCH_RUNS} || 5;
 my $clients = 4;
 my @ways = (
 	[ kill_all => 'kill -9 of all processes', sub { my ($c, $p) = @_; return $c->kill_all($p) } ],
+	[ queries => 'kill -9 of all processes, with long queries and VACUUM', sub { my ($c, $p) = @_; return $c->kill_all($p) } ],
 	[ postmaster => 'kill -9 of the postmaster', sub { my ($c, $p) = @_; return $c->kill_postmaster($p) } ],
 	[ shutdown => 'pg_ctl stop -m fast', sub { my ($c, $p) = @_; my $at = time; $c->stop($p, 'fast'); return $at } ],
 	[ switchover => 'planned switchover', sub {
@@ -33,7 +35,7 @@ my @ways = (
 sub outage
 {
 	my ($c, $way, $at) = @_;
-	return $c->outage_ms($at) if $way eq 'kill_all';
+	return $c->outage_ms($at) if $way eq 'kill_all' || $way eq 'queries';
 	my @ends = map { $_->[2] } grep { $_->[2] > $at - 0.1 } $c->acknowledged;
 	return undef if @ends < 2 || $ends[-1] < $at + 2;
 	my $longest = 0;
@@ -45,6 +47,44 @@ sub outage
 	return int(1000 * $longest);
 }
 
+sub background
+{
+	my ($do) = @_;
+	my $pid = fork();
+	die "fork: $!" unless defined $pid;
+	return $pid if $pid;
+	$SIG{TERM} = 'DEFAULT';
+	$do->();
+	POSIX::_exit(0);
+}
+
+sub pgbench_load
+{
+	my ($c, $p) = @_;
+	return background(sub {
+		open(STDOUT, '>', "$c->{dir}/pgbench");
+		open(STDERR, '>&', \*STDOUT);
+		exec("$ENV{PG_BINDIR}/pgbench", '-n', '-c', $clients, '-T', 600, $c->conninfo($p) . ' sslmode=disable') });
+}
+
+# A five minutes' query on each other node, and VACUUM whose records wait for it there.
+sub hold_replay
+{
+	my ($c, $p) = @_;
+	my @others = grep { $_ != $p } $c->all;
+	my @pids = map { my $i = $_; background(sub { $c->sql_try($i, 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT sum(abalance) FROM pgbench_accounts; SELECT pg_sleep(300)', timeout => 310) }) } @others;
+	for my $i (@others)
+	{
+		$c->wait_for(sub { $c->sql($i, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(300)%' AND wait_event = 'PgSleep'") eq '1' }, 60, "n$i is queried");
+	}
+	push @pids, background(sub { 1 while ($c->sql_try($p, 'VACUUM pgbench_branches, pgbench_tellers, pgbench_accounts', timeout => 60))[0] == 0 });
+	for my $i (@others)
+	{
+		$c->wait_for(sub { $c->sql($i, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'RecoveryConflictSnapshot'") eq '1' }, 60, "replay on n$i waits for the query");
+	}
+	return @pids;
+}
+
 sub run
 {
 	my ($c, $name, $break, $table) = @_;
@@ -52,10 +92,11 @@ sub run
 	$c->sql($old, "CREATE TABLE $table (x bigint PRIMARY KEY)");
 	my @load = QuantaClient::start($c, $clients, $table);
 	$c->wait_for(sub { scalar($c->acknowledged) >= 100 }, 60, '100 acknowledged rows');
+	my @others = (pgbench_load($c, $old), $name eq 'queries' ? hold_replay($c, $old) : ());
 	my $at = $break->($c, $old);
 	my $ms;
 	$c->wait_for(sub { defined($ms = outage($c, $name, $at)) }, 60, 'writes go on');
-	QuantaClient::stop(@load);
+	QuantaClient::stop(@load, @others);
 	$c->start($old) unless $c->postmaster($old);
 	$c->wait_complete(120);
 	my $new = $c->primary;
@@ -71,6 +112,7 @@ sub run
 }
 
 my $c = QuantaCluster->new_cluster(n => 3);
+QuantaBench::pgbench($c, $c->primary, '-i', '-q', '-s', '5');
 for my $way (@ways)
 {
 	my ($name, $title, $break) = @$way;
