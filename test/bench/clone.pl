@@ -10,7 +10,7 @@ use Time::HiRes qw(time);
 
 my $scale = $ENV{QUANTADB_BENCH_SCALE} || 20;
 my $bindir = $ENV{PG_BINDIR} || '/usr/lib/postgresql/15/bin';
-my $c = QuantaCluster->new(n => 3, conf => "shared_buffers = 128MB\nmax_wal_size = 4GB\n");
+my $c = QuantaCluster->new(n => 3, quick => 1, conf => "shared_buffers = 128MB\nmax_wal_size = 4GB\n");
 $c->create_first(1);
 $c->init(1);
 QuantaCluster::run_long("$bindir/pgbench", '-h', '127.0.0.1', '-p', $c->node(1)->{sql}, '-U', 'postgres',

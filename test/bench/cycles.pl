@@ -8,7 +8,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $files = $ENV{QUANTADB_BENCH_FILES} || 100_000;
-my $c = QuantaCluster->new_cluster(n => 3);
+my $c = QuantaCluster->new_cluster(n => 3, quick => 1);
 my $p = $c->primary;
 $c->sql($p, 'CREATE TABLE t (id int PRIMARY KEY, v text)');
 $c->sql($p, "INSERT INTO t SELECT g, repeat('a', 100) FROM generate_series(1, 10000) g");

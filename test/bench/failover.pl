@@ -111,7 +111,7 @@ sub run
 	return $ms;
 }
 
-my $c = QuantaCluster->new_cluster(n => 3);
+my $c = QuantaCluster->new_cluster(n => 3, quick => 1);
 QuantaBench::pgbench($c, $c->primary, '-i', '-q', '-s', '5');
 for my $way (@ways)
 {

@@ -7,7 +7,7 @@ use QuantaCluster;
 use Test::More;
 
 my %target = (coordinator => 10 * 1024, streamer => (1 + 2) * 1024, http => 2 * 1024);
-my $c = QuantaCluster->new_cluster(n => 3);
+my $c = QuantaCluster->new_cluster(n => 3, quick => 1);
 my $p = $c->primary;
 pgbench($c, $p, '-i', '-q', '-s', 5);
 pgbench($c, $p, '-c', 4, '-j', 2, '-T', $ENV{QUANTADB_BENCH_SECONDS} || 5);

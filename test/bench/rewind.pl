@@ -15,7 +15,7 @@ my $bindir = $ENV{PG_BINDIR} || '/usr/lib/postgresql/15/bin';
 my $pages = $diverged * 64;	# each goes into WAL as a whole, and so does the page of its new version
 my $every = int($scale * 100_000 / $pages) || 1;
 
-my $c = QuantaCluster->new_cluster(n => 3, conf => "shared_buffers = 256MB\nmax_wal_size = 4GB\n");
+my $c = QuantaCluster->new_cluster(n => 3, quick => 1, conf => "shared_buffers = 256MB\nmax_wal_size = 4GB\n");
 my $old = $c->primary;
 QuantaCluster::run_long("$bindir/pgbench", '-h', '127.0.0.1', '-p', $c->node($old)->{sql}, '-U', 'postgres',
 	'-i', '-q', '-s', $scale, 'postgres');

@@ -42,7 +42,7 @@ sub stock_cluster
 	return $c;
 }
 
-my $ours = QuantaCluster->new_cluster(n => 3);
+my $ours = QuantaCluster->new_cluster(n => 3, quick => 1);
 my $p = $ours->primary;
 pgbench($ours, $p, '-i', '-q', '-s', 10);
 my $stock = stock_cluster();

@@ -15,8 +15,8 @@ my $rounds = $ENV{QUANTADB_BENCH_RUNS} || 5;
 my $seconds = $ENV{QUANTADB_BENCH_SECONDS} || 5;
 
 my %cluster = (
-	tls => QuantaCluster->new_cluster(n => 3),
-	clear => QuantaCluster->new_cluster(n => 3, conf => 'quantadb.development_plaintext = on'),
+	tls => QuantaCluster->new_cluster(n => 3, quick => 1),
+	clear => QuantaCluster->new_cluster(n => 3, quick => 1, conf => 'quantadb.development_plaintext = on'),
 	stock => stock_cluster(ssl => 1));
 my %primary = map { $_ => $_ eq 'stock' ? 1 : $cluster{$_}->primary } keys %cluster;
 pgbench($cluster{$_}, $primary{$_}, '-i', '-q', '-s', 10) for sort keys %cluster;

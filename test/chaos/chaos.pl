@@ -53,7 +53,7 @@ srand($option{seed});
 note("scenario $name, $option{nodes} nodes, $option{minutes} minutes, seed $option{seed}");
 
 my $here = dirname(abs_path($0));
-my $c = QuantaCluster->new(n => $option{nodes}, net => $net,
+my $c = QuantaCluster->new(n => $option{nodes}, quick => 1, net => $net,
 	conf => "max_prepared_transactions = 20\nallow_in_place_tablespaces = on\n",
 	env => $shim ? sub { ChaosDisk::environment(@_, $here) } : undef);
 my $everybody = uri_less($c->conninfo_rw);		# also those who come later

@@ -4,7 +4,8 @@
 # Nodes are numbered from 1 and named n1, n2, ...  Everything lives in one
 # temporary folder; every server that was started is killed and the folder
 # removed at the end, also after a die (kept when a test failed, or with QUANTADB_KEEP).  Nothing here
-# sleeps for a fixed time to let something happen: wait_for polls a condition.
+# sleeps for a fixed time to let something happen: wait_for polls a condition.  The limits are for
+# a machine that does ten other things: where a time is the promise, the test measures it.
 package QuantaCluster;
 
 use strict;
@@ -23,15 +24,17 @@ my $bindir = $ENV{PG_BINDIR} || '/usr/lib/postgresql/15/bin';
 my $owner = $$;
 my @clusters;
 my @writers;
+my %given;						# ports that somebody here has or had
 
 # ---- construction ----
 
 # new(n => 3): folders and ports only; nothing runs yet.  env: a sub that is given the
-# cluster and a node's number and returns NAME=VALUE for its server.
+# cluster and a node's number and returns NAME=VALUE for its server.  quick: silence of half a
+# second is a failure, as by default; else init is patient.
 sub new
 {
 	my ($class, %args) = @_;
-	my $self = bless { n => $args{n} || 3, conf => $args{conf} || '', nodes => [] }, $class;
+	my $self = bless { n => $args{n} || 3, conf => $args{conf} || '', quick => $args{quick}, nodes => [] }, $class;
 	delete @ENV{grep { /^PG(?!_BINDIR)/ } keys %ENV};
 	umask 0077;
 	$self->{dir} = $args{dir} || tempdir('qdb-XXXXXX', DIR => $ENV{TMPDIR} || '/tmp');
@@ -60,11 +63,12 @@ sub free_ports
 	for (1 .. 1000)
 	{
 		my $port = 10000 + int(rand(20000));
-		next if grep { $_ == $port } @found;
+		next if $given{$port};
 		my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port,
 			Listen => 1, Proto => 'tcp') or next;
 		close $socket;
 		push @found, $port;
+		$given{$port} = 1;
 		return @found if @found == $count;
 	}
 	die "no free ports";
@@ -171,6 +175,16 @@ sub init
 	$self->sql($i, "SELECT quantadb_init('test')");
 	$self->wait_for(sub { $self->state($i) eq 'primary' }, 30, "n$i is primary");
 	$self->wait_for(sub { $self->write_ok($i) }, 30, "n$i takes writes");
+	$self->be_patient($i) unless $self->{quick};
+}
+
+# A member that gets no processor for a second has not failed.  Who dies is noticed as
+# soon as ever.
+sub be_patient
+{
+	my ($self, $i) = @_;
+	$self->sql($i, "SELECT quantadb_set('lease_duration', '3s')");
+	$self->sql($i, "SELECT quantadb_set('failover_timeout', '4s')");
 }
 
 # A copy of $from, made with pg_basebackup, started as a standby of nobody.
@@ -273,7 +287,7 @@ sub start
 {
 	my ($self, $i) = @_;
 	my $node = $self->node($i);
-	return if $self->pg_ctl($i, '-w', '-t', '90', '-l', $node->{log}, 'start');
+	return if $self->pg_ctl($i, '-w', '-t', '180', '-l', $node->{log}, 'start');
 	my @log = split(/\n/, slurp($node->{log}));
 	diag(join("\n", @log > 20 ? @log[-20 .. -1] : @log));
 	die "$node->{name} does not start";
@@ -321,7 +335,7 @@ sub thaw
 sub stop
 {
 	my ($self, $i, $mode) = @_;
-	return $self->pg_ctl($i, '-w', '-t', '60', '-m', $mode || 'fast', 'stop');
+	return $self->pg_ctl($i, '-w', '-t', '120', '-m', $mode || 'fast', 'stop');
 }
 
 sub postmaster
@@ -403,7 +417,7 @@ sub psql
 		[ "$bindir/psql", '-X', '-A', '-t', '-q', '-v', 'ON_ERROR_STOP=1',
 			'-v', 'VERBOSITY=verbose', '-d', $conninfo, '-f', '-' ],
 		'<', \$query, '>', \$out, '2>', \$err,
-		IPC::Run::timer($args{timeout} || 30, exception => 'timed out'));
+		IPC::Run::timer($args{timeout} || 120, exception => 'timed out'));
 	my $done = eval { $run->finish; 1 };
 	unless ($done)
 	{
@@ -417,24 +431,25 @@ sub psql
 
 sub conninfo
 {
-	my ($self, $i) = @_;
-	return 'host=' . $self->node($i)->{host} . ' port=' . $self->node($i)->{sql} . " user=postgres dbname=postgres connect_timeout=3";
+	my ($self, $i, $timeout) = @_;
+	return 'host=' . $self->node($i)->{host} . ' port=' . $self->node($i)->{sql}
+	  . ' user=postgres dbname=postgres connect_timeout=' . ($timeout || 60);
 }
 
 # All nodes; libpq finds the one that takes writes.
 sub conninfo_rw
 {
-	my ($self) = @_;
+	my ($self, $timeout) = @_;
 	return 'host=' . join(',', map { $self->node($_)->{host} } $self->all)
 	  . ' port=' . join(',', map { $self->node($_)->{sql} } $self->all)
-	  . ' user=postgres dbname=postgres connect_timeout=2 target_session_attrs=read-write';
+	  . ' user=postgres dbname=postgres target_session_attrs=read-write connect_timeout=' . ($timeout || 2);
 }
 
 # (exit code, stdout, stderr with SQLSTATEs)
 sub sql_try
 {
 	my ($self, $i, $query, %args) = @_;
-	return psql($self->conninfo($i), $query, %args);
+	return psql($self->conninfo($i, $args{connect}), $query, %args);
 }
 
 sub sql
@@ -448,7 +463,7 @@ sub sql
 sub psql_rw
 {
 	my ($self, $query, %args) = @_;
-	return psql($self->conninfo_rw, $query, %args);
+	return psql($self->conninfo_rw($args{connect}), $query, %args);
 }
 
 # quantadb_status().state, or '' when nobody answers.
@@ -456,7 +471,7 @@ sub state
 {
 	my ($self, $i) = @_;
 	return '' unless $self->postmaster($i);
-	my ($code, $out) = $self->sql_try($i, 'SELECT state FROM quantadb_status()', timeout => 10);
+	my ($code, $out) = $self->sql_try($i, 'SELECT state FROM quantadb_status()', timeout => 10, connect => 3);
 	return $code == 0 ? $out : '';
 }
 
@@ -475,7 +490,7 @@ sub write_ok
 {
 	my ($self, $i) = @_;
 	my ($code) = $self->sql_try($i,
-		'BEGIN; CREATE TABLE qdb_probe (x int); DROP TABLE qdb_probe; COMMIT;', timeout => 15);
+		'BEGIN; CREATE TABLE qdb_probe (x int); DROP TABLE qdb_probe; COMMIT;', timeout => 15, connect => 3);
 	return $code == 0;
 }
 
@@ -508,19 +523,23 @@ sub status
 	return $code == 200 ? eval { decode_json($body) } : undef;
 }
 
-# Polls until the condition holds; dies with what was waited for.
+# Polls until the condition holds; dies with what was waited for.  A node that answers with an
+# error is polled again.  The timeout, in seconds on an idle machine, is a hint.
 sub wait_for
 {
 	my ($self, $condition, $timeout, $what) = @_;
-	my $until = time + ($timeout || 30);
+	my $until = time + 30 + 2 * ($timeout || 30);
+	my $error;
 	while (1)
 	{
-		return 1 if $condition->();
+		my $holds = eval { $condition->() };
+		$error = $@;
+		return 1 if $holds;
 		last if time > $until;
 		sleep 0.05;
 	}
 	my $states = join(', ', map { "n$_ " . ($self->state($_) || "silent") } $self->all);
-	die 'timed out waiting: ' . ($what || 'condition') . " ($states)";
+	die 'timed out waiting: ' . ($what || 'condition') . " ($states)" . ($error ? ": $error" : '');
 }
 
 # Everything that the primary has written is visible on node $i.

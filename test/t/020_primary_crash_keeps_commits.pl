@@ -5,7 +5,7 @@ use warnings;
 use QuantaCluster;
 use Test::More;
 
-my $c = QuantaCluster->new_cluster(n => 3);
+my $c = QuantaCluster->new_cluster(n => 3, quick => 1);
 my $old = $c->primary;
 my $epoch = $c->sql($old, 'SELECT epoch FROM quantadb_status()');
 $c->sql($old, 'CREATE TABLE w (x bigint PRIMARY KEY)');

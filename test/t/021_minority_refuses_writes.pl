@@ -5,7 +5,7 @@ use warnings;
 use QuantaCluster;
 use Test::More;
 
-my $c = QuantaCluster->new_cluster(n => 3);
+my $c = QuantaCluster->new_cluster(n => 3, quick => 1);
 my $p = $c->primary;
 my @others = grep { $_ != $p } $c->all;
 $c->sql($p, 'CREATE TABLE m (x int)');

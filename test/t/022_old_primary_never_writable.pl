@@ -6,7 +6,7 @@ use QuantaCluster;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $c = QuantaCluster->new_cluster(n => 3);
+my $c = QuantaCluster->new_cluster(n => 3, quick => 1);
 my $old = $c->primary;
 $c->sql($old, 'CREATE TABLE w (x bigint PRIMARY KEY); CREATE TABLE probe (x int)');
 $c->start_writers(2, 'w');

@@ -9,7 +9,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $net = QuantaNet->new(3);
-my $c = QuantaCluster->new_cluster(n => 3, net => $net);
+my $c = QuantaCluster->new_cluster(n => 3, quick => 1, net => $net);
 my $p = $c->primary;
 my ($r, $s) = grep { $_ != $p } $c->all;
 $c->sql($p, 'CREATE TABLE w (x bigint PRIMARY KEY)');

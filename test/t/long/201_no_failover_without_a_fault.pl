@@ -7,7 +7,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $minutes = $ENV{QUANTADB_LOAD_MINUTES} || 15;
-my $c = QuantaCluster->new_cluster(n => 3);
+my $c = QuantaCluster->new_cluster(n => 3, quick => 1);
 my $p = $c->primary;
 my $epoch = $c->sql($p, 'SELECT epoch FROM quantadb_status()');
 my $conninfo = $c->conninfo($p);
