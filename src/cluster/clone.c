@@ -224,12 +224,15 @@ static void
 note_source(const QdbCloneStatus *clone)
 {
 	static uint64 noted_epoch = 0;
+	static uint64 noted_source = 0;
 	const QdbMember *source = qdb_member_by_id(qdb_co.state, clone->source);
 	char		reason[QDB_REASON_SIZE];
 
-	if (clone->phase != QDB_CLONE_COPYING || clone->epoch == noted_epoch || source == NULL)
+	if (clone->phase != QDB_CLONE_COPYING || source == NULL ||
+		(clone->epoch == noted_epoch && clone->source == noted_source))
 		return;
 	noted_epoch = clone->epoch;
+	noted_source = clone->source;
 	snprintf(reason, sizeof(reason), "gets its data from %s", source->name);
 	qdb_note_event("clone", qdb_co.self.name, reason);
 }
@@ -250,6 +253,7 @@ qdb_joining_turn(void)
 	char text[	QDB_REASON_SIZE];
 
 	qdb_publish_state();
+	qdb_publish_peers();		/* the clone chooses among them */
 	/* The others have removed it meanwhile. */
 	if (((qdb_co.state->epoch != 0 && qdb_self_member() == NULL &&
 		  qdb_co.self.member < qdb_co.state->next_member_id) || qdb_removal_learned()) && clone.phase != QDB_CLONE_FAILED &&
@@ -318,7 +322,7 @@ finish_clone(void)
 	looked = true;
 	if (stat(QDB_CLONE_DONE, &st) != 0)
 		return;
-	qdb_note_event("clone_done", qdb_co.self.name, "has the primary's data and catches up");
+	qdb_note_event("clone_done", qdb_co.self.name, "has the cluster's data and catches up");
 	qdb_start_resync(QDB_RESYNC_CLEAN);
 }
 

@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * clone.c
- *		Get all data anew from the primary: the resync worker.
+ *		Get all data anew, of the primary's or from a replica that follows it.
  *
  * The running server is not touched before everything is staged and on disk.  Then the
  * plan is committed and this process ends with status 2: the postmaster goes
  * through its crash cycle, in which the plan is applied (apply.c).
  *
  * A member that votes keeps its promise and its identity.  What it had acknowledged
- * is in the new data too (I11): the source forgot its acks before it named the flush
+ * is in the new data too (I11): the primary forgot its acks before it named the flush
  * position that the new data reaches, and the plan is committed only if nothing was promised
  * or followed since.  A node that joins has acknowledged nothing.
  *
@@ -27,31 +27,23 @@
 #include "catalog/catalog.h"
 #include "catalog/catversion.h"
 #include "failover/clone.h"
-#include "failover/failover.h"
-#include "failover/rewind.h"
 #include "failover/wal_files.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
 #include "replication/walsender.h"
 #include "storage/fd.h"
-#include "storage/ipc.h"
 #include "storage/lock.h"
-#include "tcop/tcopprot.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/wait_event.h"
 
 #define GIVE_UP_US			INT64CONST(300000000)	/* without any progress */
 #define RETRY_MS			1000
 #define NO_PRIMARY_MS		200
-#define QUORUM_US			INT64CONST(60000000)
+#define AWAIT_US			INT64CONST(60000000)
 #define BOOT_ID				"/proc/sys/kernel/random/boot_id"
 #define BOOT_ID_SIZE		37
 
-static void
-set_phase(QdbClonePhase phase, const char *reason, const char *hint, int sqlstate)
+void
+qdb_clone_set_phase(QdbClonePhase phase, const char *reason, const char *hint, int sqlstate)
 {
 	char text[	QDB_REASON_SIZE];
 	char		advice[QDB_REASON_SIZE];
@@ -89,7 +81,7 @@ qdb_clone_refuse(QdbClone *clone, const char *hint, const char *fmt,...)
 void
 qdb_clone_copies(void)
 {
-	set_phase(QDB_CLONE_COPYING, "", "", 0);
+	qdb_clone_set_phase(QDB_CLONE_COPYING, "", "", 0);
 }
 
 void
@@ -205,30 +197,6 @@ drop_outside(void)
 
 /* ---- one attempt ---- */
 
-/* The holder of the seat, its gate open; false: there is none now. */
-static bool
-find_source(QdbClone *clone, uint64 *epoch, char *host, uint16 *port)
-{
-	QdbState   *state = qdb_copy_state();
-	const QdbGrant *grant = qdb_current_grant(state);
-	const QdbMember *holder = grant != NULL ? qdb_member_by_id(state, grant->holder) : NULL;
-	bool		found = holder != NULL && grant->opened && !state->seat_released &&
-	holder->id != clone->self.member;
-
-	if (found)
-	{
-		*epoch = grant->epoch;
-		*port = holder->replication_port;
-		strlcpy(host, holder->host, QDB_HOST_SIZE);
-		SpinLockAcquire(&qdb_shared->mutex);
-		qdb_shared->clone.source = holder->id;
-		qdb_shared->clone.epoch = grant->epoch;
-		SpinLockRelease(&qdb_shared->mutex);
-	}
-	pfree(state);
-	return found;
-}
-
 static bool
 check_equal(QdbClone *clone, uint32 theirs, uint32 ours, const char *what, const char *hint)
 {
@@ -291,7 +259,7 @@ begin_or_resume(QdbClone *clone)
 
 	if (!known)
 		return qdb_fetch_fail(clone->fetch, "the source is in another epoch");
-	set_phase(QDB_CLONE_PREPARING, "", "", 0);
+	qdb_clone_set_phase(QDB_CLONE_PREPARING, "", "", 0);
 	if (!qdb_fetch_prepare(clone->fetch, true, usable ? state->redo : InvalidXLogRecPtr, &clone->info))
 		return false;
 	if (clone->info.resumed && !usable)
@@ -306,23 +274,33 @@ begin_or_resume(QdbClone *clone)
 	return true;
 }
 
-/* A failover may throw away what no quorum has; such a clone would be useless. */
-static bool
-await_quorum(QdbClone *clone)
+/*
+ * Waits until the source, or the quorum that the primary counts, has WAL up to lsn.  A failover
+ * may throw away what no quorum has; such a clone would be useless.
+ */
+bool
+qdb_clone_await(QdbClone *clone, bool quorum, XLogRecPtr lsn)
 {
-	int64		deadline = qdb_now_us() + QUORUM_US;
+	QdbFetch   *fetch = quorum ? clone->primary : clone->fetch;
+	int64		deadline = qdb_now_us() + AWAIT_US;
+	bool		told = quorum;
 	QdbSourcePosition now;
 
 	for (;;)
 	{
-		if (!qdb_fetch_position(clone->fetch, &now))
+		if (!qdb_fetch_position(fetch, &now))
 			return false;
-		if (now.epoch != clone->end.epoch)
-			return qdb_fetch_fail(clone->fetch, "the source is in another epoch");
-		if (now.quorum >= clone->end.flush)
+		if (now.epoch != clone->welcome.epoch)
+			return qdb_fetch_fail(fetch, "the source is in another epoch");
+		if ((quorum ? now.quorum : now.flush) >= lsn)
 			return true;
+		if (!told)
+			ereport(LOG, (errmsg("[failover] The clone waits until %s has WAL up to %X/%X",
+								 qdb_member_label(clone->source.member), LSN_FORMAT_ARGS(lsn))));
+		told = true;
 		if (qdb_now_us() > deadline)
-			return qdb_fetch_fail(clone->fetch, "no quorum has what was cloned");
+			return qdb_fetch_fail(fetch, quorum ? "no quorum has what was cloned" :
+								  "the source is too far behind the primary");
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 50, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
@@ -330,31 +308,22 @@ await_quorum(QdbClone *clone)
 }
 
 static bool
-attempt(QdbClone *clone, const char *host, uint16 port, uint64 epoch, char *why)
+attempt(QdbClone *clone, char *why)
 {
-	QdbFilesHello hello = {.version = QDB_TRANSFER_VERSION,.purpose = QDB_FILES_CLONE};
-	bool		retry;
-	bool		ok;
+	bool		ok = qdb_clone_connect(clone, why);
 
-	strlcpy(hello.cluster_id, clone->self.cluster_id, sizeof(hello.cluster_id));
-	hello.member = clone->self.member;
-	hello.incarnation = clone->self.incarnation;
-	hello.boot = clone->self.boot;
-	hello.epoch = epoch;
-	set_phase(QDB_CLONE_CONNECTING, "", "", 0);
-	clone->fetch = qdb_fetch_open(qdb_shared->clone.source, host, port, &hello, &clone->welcome, why, &retry);
-	if (clone->fetch == NULL)
-	{
-		clone->fatal = !retry;
+	if (!ok && clone->primary == NULL)
 		return false;
+	if (ok)
+	{
+		load_state(&clone->state);
+		ok = check_fit(clone) && begin_or_resume(clone) && qdb_clone_files(clone) &&
+			qdb_clone_wal(clone) && qdb_clone_control(clone) &&
+			qdb_clone_await(clone, true, clone->end.flush);
 	}
-	load_state(&clone->state);
-	ok = check_fit(clone) && begin_or_resume(clone) && qdb_clone_files(clone) &&
-		qdb_clone_wal(clone) && qdb_clone_control(clone) && await_quorum(clone);
 	if (!ok)
-		strlcpy(why, qdb_fetch_error(clone->fetch), QDB_REASON_SIZE);
-	qdb_fetch_close(clone->fetch);
-	clone->fetch = NULL;
+		qdb_clone_blame(clone, why);
+	qdb_clone_disconnect(clone);
 	return ok;
 }
 
@@ -394,14 +363,14 @@ put_in_place(QdbClone *clone)
 
 /* Errors of the file system end an attempt like those of the connection. */
 static bool
-guarded_attempt(QdbClone *clone, const char *host, uint16 port, uint64 epoch, char *why)
+guarded_attempt(QdbClone *clone, char *why)
 {
 	volatile bool ok = false;
 	MemoryContext context = CurrentMemoryContext;
 
 	PG_TRY();
 	{
-		ok = attempt(clone, host, port, epoch, why);
+		ok = attempt(clone, why);
 		if (ok && hold_still(clone))
 			put_in_place(clone);
 		else if (ok)
@@ -418,9 +387,7 @@ guarded_attempt(QdbClone *clone, const char *host, uint16 port, uint64 epoch, ch
 		strlcpy(why, edata->message != NULL ? edata->message : "unknown error", QDB_REASON_SIZE);
 		/* Not closed by an error: this process has no transactions. */
 		AtEOXact_Files(false);
-		if (clone->fetch != NULL)
-			qdb_fetch_close(clone->fetch);
-		clone->fetch = NULL;
+		qdb_clone_disconnect(clone);
 	}
 	PG_END_TRY();
 	return ok;
@@ -448,7 +415,7 @@ note_attempt(const char *why)
 	SpinLockAcquire(&qdb_shared->mutex);
 	qdb_shared->clone.attempts++;
 	SpinLockRelease(&qdb_shared->mutex);
-	set_phase(QDB_CLONE_CONNECTING, why, "", 0);
+	qdb_clone_set_phase(QDB_CLONE_CONNECTING, why, "", 0);
 }
 
 bool
@@ -460,21 +427,18 @@ qdb_clone_run(const QdbIdentity *self, bool joining, char *why)
 
 	clone->self = *self;
 	clone->joining = joining;
-	set_phase(QDB_CLONE_CONNECTING, "", "", 0);
+	clone->begun_us = qdb_now_us();
+	qdb_clone_set_phase(QDB_CLONE_CONNECTING, "", "", 0);
 	while (qdb_now_us() < deadline && !clone->fatal)
 	{
-		char		host[QDB_HOST_SIZE];
-		uint16		port;
-		uint64		epoch;
-
-		if (!find_source(clone, &epoch, host, &port))
+		if (!qdb_clone_find_source(clone))
 		{
 			deadline = qdb_now_us() + GIVE_UP_US;
 			pause_ms(NO_PRIMARY_MS);
 			continue;
 		}
 		why[0] = '\0';
-		(void) guarded_attempt(clone, host, port, epoch, why);
+		(void) guarded_attempt(clone, why);
 		note_attempt(why);
 		/* What came no further than the best attempt is no progress. */
 		if (clone->state.bytes_done > best)
@@ -485,105 +449,7 @@ qdb_clone_run(const QdbIdentity *self, bool joining, char *why)
 	}
 	qdb_set_progress("", 0, 0);
 	drop_outside();
-	set_phase(QDB_CLONE_FAILED, why, clone->hint, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE);
+	qdb_clone_set_phase(QDB_CLONE_FAILED, why, clone->hint, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE);
 	pfree(clone);
 	return false;
-}
-
-/* ---- after a clone ---- */
-
-/* What the old data had outside, unless the new data lies there. */
-static void
-remove_garbage(void)
-{
-	char		line[MAXPGPATH + 32];
-	FILE	   *list = AllocateFile(QDB_CLONE_GARBAGE, "r");
-
-	while (list != NULL && fgets(line, sizeof(line), list) != NULL)
-	{
-		bool		used = false;
-		DIR		   *dir = AllocateDir("pg_tblspc");
-		struct dirent *entry;
-
-		line[strcspn(line, "\n")] = '\0';
-		while ((entry = ReadDir(dir, "pg_tblspc")) != NULL)
-		{
-			char		link[MAXPGPATH];
-			struct stat a;
-			struct stat b;
-
-			snprintf(link, sizeof(link), "pg_tblspc/%s/%s", entry->d_name, TABLESPACE_VERSION_DIRECTORY);
-			if (stat(link, &a) == 0 && stat(line, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
-				used = true;
-		}
-		FreeDir(dir);
-		if (!used && qdb_file_exists(line) && !rmtree(line, true))
-			ereport(LOG, (errmsg("[failover] Could not remove all of \"%s\"", line)));
-	}
-	if (list != NULL)
-		FreeFile(list);
-}
-
-static void
-clean_up(void)
-{
-	if (qdb_stage_pending())
-		return;
-	remove_garbage();
-	qdb_stage_clear();
-}
-
-static void
-withdraw(int code, Datum arg)
-{
-	SpinLockAcquire(&qdb_shared->mutex);
-	if (qdb_shared->clone.worker == MyProcPid)
-	{
-		qdb_shared->clone.worker = 0;
-		if (qdb_shared->clone.phase == QDB_CLONE_STAGED)
-			qdb_shared->clone.phase = QDB_CLONE_CONNECTING;
-	}
-	SpinLockRelease(&qdb_shared->mutex);
-	qdb_wake_coordinator();
-}
-
-/* One at a time: two would share the stage. */
-static bool
-claim(void)
-{
-	bool		claimed;
-
-	SpinLockAcquire(&qdb_shared->mutex);
-	claimed = qdb_shared->clone.worker == 0;
-	if (claimed)
-		qdb_shared->clone.worker = MyProcPid;
-	SpinLockRelease(&qdb_shared->mutex);
-	if (claimed)
-		before_shmem_exit(withdraw, (Datum) 0);
-	return claimed;
-}
-
-void
-qdb_resync_main(Datum arg)
-{
-	QdbResyncTask task = (QdbResyncTask) DatumGetInt32(arg);
-	QdbIdentity self;
-	char		why[QDB_REASON_SIZE] = "";
-
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
-	CreateAuxProcessResourceOwner();
-	if (!claim())
-		proc_exit(0);
-	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
-	self = qdb_shared->identity;
-	LWLockRelease(qdb_shared->state_lock);
-	if (task == QDB_RESYNC_CLEAN)
-		clean_up();
-	else if (task == QDB_RESYNC_REWIND)
-		qdb_rewind_run(&self);
-	else if (!qdb_clone_run(&self, task == QDB_RESYNC_JOIN, why))
-		ereport(LOG, (errmsg("[failover] The clone was given up: %s", why)));
-	proc_exit(0);
 }

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * clone.h
- *		Get all data anew from the primary, beside the running server.
+ *		Get all data anew, beside the running server.
  *
- * clone.c runs it, clone_files.c receives files, clone_plan.c receives WAL and
- * writes the plan that puts it all in place.  Everything here runs in the resync
+ * clone.c runs it, clone_source.c chooses and connects, clone_files.c receives files,
+ * clone_plan.c receives WAL and writes the plan that puts it all in place.  Everything here runs in the resync
  * worker, which may wait and raise errors.
  *
  *-------------------------------------------------------------------------
@@ -42,12 +42,28 @@ typedef struct QdbCloneState
 	XLogRecPtr	reach;			/* what is here shows no later WAL */
 } QdbCloneState;
 
+typedef struct QdbCloneAddress
+{
+	uint64		member;
+	uint16		port;
+	char		host[QDB_HOST_SIZE];
+}			QdbCloneAddress;
+
 typedef struct QdbClone
 {
 	QdbIdentity self;
 	bool		joining;		/* no member yet: nothing here is to be kept */
-	QdbFetch   *fetch;
-	QdbFilesWelcome welcome;
+	int64		begun_us;
+	uint64		epoch;
+	QdbCloneAddress holder;		/* of the seat */
+	QdbCloneAddress source;		/* of the data: a replica, or the holder */
+	uint64		spurned[QDB_MAX_MEMBERS];	/* replicas that failed in this
+											 * epoch */
+	uint32		nspurned;
+	QdbFetch   *primary;		/* the holder: acks, quorum */
+	QdbFetch   *fetch;			/* the source; the same connection where it is
+								 * the holder */
+	QdbFilesWelcome welcome;	/* the holder's */
 	QdbManifestInfo info;
 	QdbCloneState state;
 	bool		resumed;		/* relations before state.offset are here */
@@ -65,6 +81,22 @@ extern void qdb_clone_copies(void);
 extern void qdb_clone_progress(QdbClone *clone, uint64 done);
 extern void qdb_clone_save(const QdbCloneState *state);
 
+extern void qdb_clone_set_phase(QdbClonePhase phase, const char *reason, const char *hint, int sqlstate);
+
+/* quorum: until one has lsn; otherwise until the source has. */
+extern bool qdb_clone_await(QdbClone *clone, bool quorum, XLogRecPtr lsn);
+
+/* clone_source.c */
+/* False: nobody holds an open seat now, or others may still be heard. */
+extern bool qdb_clone_find_source(QdbClone *clone);
+
+/* Holder and source; false with *why.  Disconnect is due in any case. */
+extern bool qdb_clone_connect(QdbClone *clone, char *why);
+
+/* Why the attempt failed; a replica that it is the fault of is not asked again. */
+extern void qdb_clone_blame(QdbClone *clone, char *why);
+extern void qdb_clone_disconnect(QdbClone *clone);
+
 /* clone_files.c: folders, tablespaces, relations, other files. */
 extern bool qdb_clone_files(QdbClone *clone);
 
@@ -74,7 +106,7 @@ extern bool qdb_clone_control(QdbClone *clone);
 extern QdbStage *qdb_clone_plan(QdbClone *clone);
 
 /*
- * Clones from whoever holds the seat until all is staged and committed, with bounded
+ * Clones under whoever holds the seat until all is staged and committed, with bounded
  * retries, and begins the crash cycle: does not return when it works.  False with *why
  * when it was given up.  joining: self is of a node that is no member yet.
  */

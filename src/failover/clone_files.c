@@ -35,6 +35,8 @@
 #include "storage/fd.h"
 
 #define SAVE_BYTES			(16 * 1024 * 1024)
+#define SAVE_US				INT64CONST(60000000)	/* the holder hangs up on
+													 * who is silent */
 #define SPARE_BYTES			(64 * 1024 * 1024)	/* WAL, journal */
 #define MAX_SPACES			1024
 
@@ -62,6 +64,7 @@ typedef struct FileSink
 	uint64		skip;			/* of the next relation, which is begun */
 	uint64		begin;			/* where the current one is taken from */
 	uint64		asked;			/* since the position was asked for */
+	int64		asked_us;		/* when that was */
 	QdbCloneState pending;		/* to be saved once a quorum has its reach */
 } FileSink;
 
@@ -330,18 +333,13 @@ note_progress(FileSink *sink, uint32 bytes)
 	qdb_clone_progress(sink->clone, sink->done);
 }
 
-/* The answers before it have read nothing that was not flushed by now. */
+/* The holder's; the answers before it have read nothing that it had not flushed by now. */
 static bool
-take_position(QdbFetch *fetch, const QdbTransferRequest *request, const QdbTransferAnswer *answer, void *arg)
+use_position(FileSink *sink, QdbFetch *fetch, const QdbSourcePosition *position)
 {
-	FileSink   *sink = arg;
-	QdbSourcePosition position;
-
-	if (answer->status != QDB_TRANSFER_OK ||
-		!qdb_source_position_decode(answer->data, answer->length, &position) ||
-		position.epoch != sink->clone->welcome.epoch)
+	if (position->epoch != sink->clone->welcome.epoch)
 		return qdb_fetch_fail(fetch, "the source is in another epoch");
-	if (sink->pending.reach != InvalidXLogRecPtr && position.quorum >= sink->pending.reach)
+	if (sink->pending.reach != InvalidXLogRecPtr && position->quorum >= sink->pending.reach)
 	{
 		qdb_clone_save(&sink->pending);
 		sink->pending.reach = InvalidXLogRecPtr;
@@ -349,18 +347,39 @@ take_position(QdbFetch *fetch, const QdbTransferRequest *request, const QdbTrans
 	if (sink->pending.reach == InvalidXLogRecPtr)
 	{
 		sink->pending = sink->clone->state;
-		sink->pending.reach = position.flush;
-		sink->pending.reach_timeline = position.timeline;
+		sink->pending.reach = position->flush;
+		sink->pending.reach_timeline = position->timeline;
 	}
 	return true;
 }
 
 static bool
+take_position(QdbFetch *fetch, const QdbTransferRequest *request, const QdbTransferAnswer *answer, void *arg)
+{
+	QdbSourcePosition position;
+
+	if (answer->status != QDB_TRANSFER_OK ||
+		!qdb_source_position_decode(answer->data, answer->length, &position))
+		return qdb_fetch_fail(fetch, "malformed answer");
+	return use_position(arg, fetch, &position);
+}
+
+/* Between the other requests, or on the holder's own connection and at once. */
+static bool
 ask_position(FileSink *sink)
 {
+	QdbClone   *clone = sink->clone;
 	QdbTransferRequest request = {.kind = QDB_TRANSFER_POSITION};
 
 	sink->asked = 0;
+	sink->asked_us = qdb_now_us();
+	if (clone->primary != clone->fetch)
+	{
+		QdbSourcePosition position;
+
+		return qdb_fetch_position(clone->primary, &position) &&
+			use_position(sink, clone->primary, &position);
+	}
 	return qdb_fetch_ask(sink->clone->fetch, &request, take_position, sink);
 }
 
@@ -417,7 +436,7 @@ ask_relation(FileSink *sink, const QdbManifestEntry *entry, uint32 length)
 			return false;
 		request.offset += request.length;
 		sink->asked += request.length;
-		if (sink->asked >= SAVE_BYTES && !ask_position(sink))
+		if ((sink->asked >= SAVE_BYTES || qdb_now_us() - sink->asked_us > SAVE_US) && !ask_position(sink))
 			return false;
 	} while (left > 0);
 	return true;

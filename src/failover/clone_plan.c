@@ -159,9 +159,10 @@ fetch_range(QdbClone *clone, const QdbWalPath *path, XLogRecPtr from, XLogRecPtr
 }
 
 /*
- * All WAL from the redo point to the source's flush position of this moment; what
- * was written while that came is fetched too, a few times.  The position is also one
- * that a quorum has, so that a failover cannot make this clone useless.
+ * All WAL from the redo point to the source's flush position of this moment, which a replica
+ * has to bring past the one that the holder named (I11); what was written while that
+ * came is fetched too, a few times.  Later a quorum has to have it (qdb_clone_await), so that a failover
+ * cannot make this clone useless.
  */
 bool
 qdb_clone_wal(QdbClone *clone)
@@ -169,7 +170,7 @@ qdb_clone_wal(QdbClone *clone)
 	XLogRecPtr	from = clone->state.redo - XLogSegmentOffset(clone->state.redo, wal_segment_size);
 	WalSink		sink = {.clone = clone,.fd = -1};
 	QdbWalPath *path = fetch_histories(clone) ? open_path(clone) : NULL;
-	bool		ok = path != NULL;
+	bool		ok = path != NULL && qdb_clone_await(clone, false, clone->welcome.flush);
 
 	for (int round = 0; ok && round < CATCH_UP_ROUNDS; round++)
 	{

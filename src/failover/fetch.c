@@ -14,7 +14,9 @@
 #include "base/channel.h"
 #include "failover/fetch.h"
 #include "miscadmin.h"
+#include "postmaster/interrupt.h"
 #include "storage/latch.h"
+#include "utils/guc.h"
 #include "utils/wait_event.h"
 
 #define UNDER_WAY			32
@@ -193,12 +195,27 @@ qdb_fetch_open(uint64 source, const char *host, int port, const QdbFilesHello *h
 	return NULL;
 }
 
+/* What a lower rate has put off does not hold for a higher one. */
+static void
+take_settings(QdbFetch *fetch)
+{
+	int			rate_kb = qdb_clone_rate_kb;
+
+	if (!ConfigReloadPending)
+		return;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	if (qdb_clone_rate_kb != rate_kb)
+		fetch->free_us = 0;
+}
+
 /* Here too, not only at the source: the setting is for the node it is set on. */
 static void
 throttle(QdbFetch *fetch, uint32 bytes)
 {
 	int64		now = qdb_now_us();
 
+	take_settings(fetch);
 	if (qdb_clone_rate_kb <= 0)
 		return;
 	fetch->free_us = Max(fetch->free_us, now - 100000) + bytes * INT64CONST(1000000) / (qdb_clone_rate_kb * INT64CONST(1024));
@@ -208,6 +225,7 @@ throttle(QdbFetch *fetch, uint32 bytes)
 					  (fetch->free_us - now) / 1000 + 1, PG_WAIT_EXTENSION) & WL_LATCH_SET)
 			ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
+		take_settings(fetch);
 	}
 }
 

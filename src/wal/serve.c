@@ -8,8 +8,8 @@
  * bounded number of requests and of bytes in its queue, and what takes long (a
  * checkpoint, a walk over all files) is done by a helper process (source.c).
  *
- * Only the holder of the seat serves, and only to a member that names its epoch;
- * a change of the seat ends it.  Names are numbers (transfer.h), so there is
+ * The holder of the seat serves, and to clones also a replica that follows it (store.c);
+ * only to a member that names the epoch, and a change of the seat ends it.  Names are numbers (transfer.h), so there is
  * nothing to climb out of the data directory with.
  *
  *-------------------------------------------------------------------------
@@ -98,11 +98,11 @@ check_hello(QdbStream *stream, const QdbFilesHello *hello)
 						  hello->version, QDB_TRANSFER_VERSION);
 	else if (!same_cluster)
 		qdb_stream_refuse(stream, false, "this node belongs to another cluster");
-	else if (qdb_seat.epoch == 0 || qdb_seat.taker != 0)
+	else if (qdb_store.epoch == 0 || (qdb_store.replica && hello->purpose != QDB_FILES_CLONE))
 		qdb_stream_refuse(stream, true, "this node is not the primary");
-	else if (hello->epoch != qdb_seat.epoch)
-		qdb_stream_refuse(stream, true, "this node is the primary of epoch " UINT64_FORMAT
-						  ", not of " UINT64_FORMAT, qdb_seat.epoch, hello->epoch);
+	else if (hello->epoch != qdb_store.epoch)
+		qdb_stream_refuse(stream, true, "this node serves epoch " UINT64_FORMAT
+						  ", not " UINT64_FORMAT, qdb_store.epoch, hello->epoch);
 	else if (!known)
 		qdb_stream_refuse(stream, true, "no member " UINT64_FORMAT " with this incarnation",
 						  hello->member);
@@ -118,9 +118,9 @@ fill_welcome(QdbFilesWelcome *welcome)
 {
 	memset(welcome, 0, sizeof(*welcome));
 	welcome->system_identifier = GetSystemIdentifier();
-	welcome->epoch = qdb_seat.epoch;
-	welcome->timeline = qdb_seat.timeline;
-	welcome->flush = GetFlushRecPtr(NULL);
+	welcome->epoch = qdb_store.epoch;
+	welcome->timeline = qdb_store.timeline;
+	welcome->flush = qdb_store_flush();
 	welcome->control_version = PG_CONTROL_VERSION;
 	welcome->catalog_version = CATALOG_VERSION_NO;
 	welcome->block_size = BLCKSZ;
@@ -136,7 +136,8 @@ fill_welcome(QdbFilesWelcome *welcome)
 
 /*
  * I11: its stream ends here, and with it what it has acknowledged is forgotten;
- * then the flush position is read, which what it gets will have reached.
+ * then the flush position is read, which what it gets will have reached.  On a replica
+ * nobody streams: there only an older connection for files ends.
  */
 static void
 forget_acks(QdbStream *stream, uint64 member)
@@ -182,8 +183,8 @@ qdb_serve_hello(QdbStream *stream, const QdbFrame *frame)
 	forget_acks(stream, hello.member);
 	stream->serve = serve;
 	fill_welcome(&welcome);
-	ereport(LOG, (errmsg("[replication] Serving files to %s for a %s",
-						 qdb_member_label(hello.member), hello.purpose == QDB_FILES_CLONE ? "clone" : "rewind")));
+	if (hello.purpose == QDB_FILES_REWIND)
+		ereport(LOG, (errmsg("[replication] Serving files to %s for a rewind", qdb_member_label(hello.member))));
 	if (qdb_files_welcome_encode(&welcome, buf, &len))
 		qdb_channel_send(stream->channel, QDB_FRAME_FILES_WELCOME, buf, len);
 }
@@ -212,7 +213,7 @@ start_helper(int slot)
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	snprintf(worker.bgw_name, BGW_MAXLEN, "quantadb source");
 	snprintf(worker.bgw_type, BGW_MAXLEN, "quantadb source");
@@ -257,6 +258,7 @@ want_source(QdbServe *serve, const QdbTransferRequest *request)
 	}
 	serve->source = found;
 	serve->serial = last_serial;
+	ereport(LOG, (errmsg("[replication] Serving files to %s for a clone", qdb_member_label(serve->member))));
 	return NULL;
 }
 
@@ -511,17 +513,17 @@ answer_manifest(QdbStream *stream, const QdbTransferRequest *request)
 static void
 answer_wal(QdbStream *stream, const QdbTransferRequest *request)
 {
-	XLogRecPtr	limit = GetFlushRecPtr(NULL);	/* I4 */
+	XLogRecPtr	limit = qdb_store_flush();	/* I4 */
 	char		why[QDB_REASON_SIZE] = "";
 
-	if (!tliInHistory(request->timeline, qdb_seat.history))
+	if (!tliInHistory(request->timeline, qdb_store.history))
 	{
 		send_failure(stream, "timeline %u is not in the history of timeline %u",
-					 request->timeline, qdb_seat.timeline);
+					 request->timeline, qdb_store.timeline);
 		return;
 	}
-	if (request->timeline != qdb_seat.timeline)
-		limit = tliSwitchPoint(request->timeline, qdb_seat.history, NULL);
+	if (request->timeline != qdb_store.timeline)
+		limit = tliSwitchPoint(request->timeline, qdb_store.history, NULL);
 	if (request->lsn == 0 || request->lsn + request->length > limit)
 		send_failure(stream, "WAL up to %X/%X is not there", LSN_FORMAT_ARGS(request->lsn + request->length));
 	else if (!qdb_read_wal(request->timeline, request->lsn, (char *) answer + QDB_TRANSFER_ANSWER_HEADER,
@@ -537,10 +539,10 @@ answer_history(QdbStream *stream, const QdbTransferRequest *request)
 	char		path[MAXPGPATH];
 	QdbTransferRequest whole = *request;
 
-	if (!tliInHistory(request->timeline, qdb_seat.history))
+	if (!tliInHistory(request->timeline, qdb_store.history))
 	{
 		send_failure(stream, "timeline %u is not in the history of timeline %u",
-					 request->timeline, qdb_seat.timeline);
+					 request->timeline, qdb_store.timeline);
 		return;
 	}
 	TLHistoryFilePath(path, request->timeline);
@@ -588,10 +590,11 @@ answer_position(QdbStream *stream)
 	QdbSourcePosition position;
 	uint32		len = QDB_TRANSFER_CHUNK;
 
-	position.epoch = qdb_seat.epoch;
-	position.timeline = qdb_seat.timeline;
-	position.flush = GetFlushRecPtr(NULL);
-	position.quorum = pg_atomic_read_u64(&qdb_shared->quorum_lsn);
+	position.epoch = qdb_store.epoch;
+	position.timeline = qdb_store.timeline;
+	position.flush = qdb_store_flush();
+	/* Only the holder counts. */
+	position.quorum = qdb_store.replica ? InvalidXLogRecPtr : pg_atomic_read_u64(&qdb_shared->quorum_lsn);
 	if (qdb_source_position_encode(&position, answer + QDB_TRANSFER_ANSWER_HEADER, &len))
 		send_answer(stream, QDB_TRANSFER_OK, 0, len);
 }
@@ -644,6 +647,17 @@ count_bytes(uint64 bytes, int64 now)
 		(int64) (bytes * 1000000 / ((uint64) qdb_clone_rate_kb * 1024));
 }
 
+/* What a lower rate has put off does not hold for a higher one. */
+static void
+note_rate(void)
+{
+	static int	rate_kb = 0;
+
+	if (rate_kb != qdb_clone_rate_kb)
+		throttled_until_us = 0;
+	rate_kb = qdb_clone_rate_kb;
+}
+
 bool
 qdb_serve_turn(QdbStream *stream, int64 now)
 {
@@ -659,6 +673,7 @@ qdb_serve_turn(QdbStream *stream, int64 now)
 			qdb_stream_refuse(stream, true, "nothing was asked for too long");
 		return false;
 	}
+	note_rate();
 	if (qdb_channel_queued(stream->channel) >= QUEUED_BYTES ||
 		(qdb_clone_rate_kb > 0 && now < throttled_until_us))
 		return false;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * source.c
- *		The helper that makes a source of the primary: a checkpoint to start
+ *		The helper that makes a source of this node: a checkpoint to start
  *		from, WAL kept from there on, and a manifest of all files.
  *
  * A clone needs no backup mode: full_page_writes is on for every member, so files
@@ -9,6 +9,10 @@
  * consistent by replay from its redo point up to the flush position after the
  * last of them.  What is needed is that the WAL from there on stays: a temporary
  * slot keeps it, and goes away with this process.
+ *
+ * On a replica the checkpoint is a restartpoint.  Its redo point is one of the primary's
+ * checkpoints, and no page on this disk is older than it; each page that replay has changed
+ * since, and that may be torn when it is read, has its image after it.
  *
  * The manifest lists what qdb_served_path_ok allows, relations by their numbers.
  * Temporary relations and all forks but the init fork of unlogged ones are left
@@ -32,6 +36,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
+#include "access/xlogrecovery.h"
 #include "catalog/catalog.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_tablespace_d.h"
@@ -413,6 +418,17 @@ make_manifest(int slot)
 				 errmsg("could not write the manifest: %m")));
 }
 
+static TimeLineID
+own_timeline(void)
+{
+	TimeLineID	timeline;
+
+	if (!RecoveryInProgress())
+		return GetWALInsertionTimeLine();
+	(void) GetXLogReplayRecPtr(&timeline);
+	return timeline;
+}
+
 /*
  * Is the WAL from the redo point of an interrupted clone on still here?  The segment in
  * which timelines change may be there under the name of the newer one only.
@@ -420,7 +436,7 @@ make_manifest(int slot)
 static bool
 has_wal(XLogRecPtr redo)
 {
-	List	   *history = readTimeLineHistory(GetWALInsertionTimeLine());
+	List	   *history = readTimeLineHistory(own_timeline());
 	ListCell   *cell;
 	XLogSegNo	segno;
 
@@ -456,25 +472,30 @@ read_checkpoint(QdbManifestInfo *found)
 	found->redo = control->checkPointCopy.redo;
 	found->checkpoint = control->checkPoint;
 	found->timeline = control->checkPointCopy.ThisTimeLineID;
+	if (!control->checkPointCopy.fullPageWrites)
+		ereport(ERROR, (errmsg("WAL of the last checkpoint has no images of pages")));
 	pfree(control);
 }
 
 /*
- * A clone that another primary has begun may go on here, but a page on this disk may be
+ * A clone that another node has begun may go on here, but a page on this disk may be
  * as old as the last restartpoint: not before a checkpoint that began after its redo
- * point is complete.
+ * point is complete.  A replica may have none to make a restartpoint of.
  */
 static bool
 can_resume(XLogRecPtr redo)
 {
 	QdbManifestInfo own;
 
-	if (redo == InvalidXLogRecPtr || redo > GetFlushRecPtr(NULL) || !has_wal(redo))
+	if (redo == InvalidXLogRecPtr ||
+		redo > (RecoveryInProgress() ? GetXLogReplayRecPtr(NULL) : GetFlushRecPtr(NULL)) || !has_wal(redo))
 		return false;
 	read_checkpoint(&own);
-	if (own.redo < redo)
-		RequestCheckpoint(CHECKPOINT_FORCE | CHECKPOINT_WAIT | CHECKPOINT_IMMEDIATE);
-	return true;
+	if (own.redo >= redo)
+		return true;
+	RequestCheckpoint(CHECKPOINT_FORCE | CHECKPOINT_WAIT | CHECKPOINT_IMMEDIATE);
+	read_checkpoint(&own);
+	return own.redo >= redo;
 }
 
 static void
@@ -488,7 +509,7 @@ find_start(int slot, XLogRecPtr resume, uint64 member)
 	if (can_resume(resume))
 	{
 		info.redo = resume;
-		info.timeline = GetWALInsertionTimeLine();
+		info.timeline = own_timeline();
 		info.resumed = true;
 		return;
 	}
@@ -498,7 +519,7 @@ find_start(int slot, XLogRecPtr resume, uint64 member)
 	ReplicationSlotsComputeRequiredLSN();
 	RequestCheckpoint(CHECKPOINT_FORCE | CHECKPOINT_WAIT | CHECKPOINT_IMMEDIATE);
 	read_checkpoint(&info);
-	if (info.timeline != GetWALInsertionTimeLine())
+	if (info.timeline != own_timeline())
 		ereport(ERROR, (errmsg("the last checkpoint is of another timeline")));
 }
 

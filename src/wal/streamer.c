@@ -455,6 +455,7 @@ take_turn(const WaitEvent *events, int n)
 
 	/* The seat first: acks that have come are for it or for nothing. */
 	refresh_seat();
+	qdb_store_refresh();
 	drop_removed();
 	handle_events(events, n);
 	qdb_count_and_release();

@@ -34,6 +34,18 @@ typedef struct QdbSeat
 	List	   *history;		/* of timeline; kept until the seat changes */
 }			QdbSeat;
 
+/*
+ * Whose files nodes that resynchronise may get here (store.c): this node's own as
+ * the holder of the seat, or as a replica that follows the holder.
+ */
+typedef struct QdbStore
+{
+	uint64		epoch;			/* 0: none are served */
+	TimeLineID	timeline;
+	bool		replica;		/* WAL and blocks for clones only */
+	List	   *history;		/* of timeline */
+}			QdbStore;
+
 /* A WAL frame, encoded and compressed once for all streams. */
 typedef struct QdbSharedFrame
 {
@@ -118,8 +130,17 @@ extern bool qdb_stream_send(QdbStream *stream);
 extern void qdb_stream_tick(QdbStream *stream, int64 now);
 extern bool qdb_stream_has_member(uint64 member, const QdbStream *except);
 
+/* ---- store.c ---- */
+extern QdbStore qdb_store;
+
+/* After the seat was looked at; ends what is served from a store that is no more. */
+extern void qdb_store_refresh(void);
+
+/* No file shows WAL past it, and WAL up to it is on this disk. */
+extern XLogRecPtr qdb_store_flush(void);
+
 /* ---- walread.c ---- */
-/* count bytes of a timeline in our history; false with *why (QDB_REASON_SIZE bytes). */
+/* count bytes of a timeline in our history, or the store's without a seat; false with *why (QDB_REASON_SIZE bytes). */
 extern bool qdb_read_wal(TimeLineID timeline, XLogRecPtr start, char *buf, size_t count, char *why);
 
 /* ---- walbatch.c ---- */

@@ -41,12 +41,13 @@ close_segment(void)
 static bool
 open_segment(TimeLineID timeline, XLogSegNo segno, char *why)
 {
+	const List *history = qdb_seat.epoch != 0 ? qdb_seat.history : qdb_store.history;
 	ListCell   *cell;
 	char		path[MAXPGPATH];
 	char		name[MAXFNAMELEN];
 
 	close_segment();
-	foreach(cell, qdb_seat.history)
+	foreach(cell, history)
 	{
 		TimeLineHistoryEntry *entry = (TimeLineHistoryEntry *) lfirst(cell);
 		XLogSegNo	first;
