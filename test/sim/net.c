@@ -386,6 +386,12 @@ qdb_channel_queued(const QdbChannel *c)
 	return 0;
 }
 
+bool
+qdb_plaintext(void)
+{
+	return false;
+}
+
 const QdbPeerCert *
 qdb_channel_peer(const QdbChannel *c)
 {
