@@ -72,7 +72,7 @@ bench:
 	@MAKE="$(MAKE)" bash test/scripts/bench.sh
 
 fuzz:
-	@FUZZ_SECONDS=$(SECONDS) bash test/fuzz/run.sh fuzz
+	@FUZZ_SECONDS=$(SECONDS) FUZZ_RUNS=$(RUNS) FUZZ_TARGETS="$(TARGETS)" bash test/fuzz/run.sh fuzz
 
 indent:
 	@bash test/scripts/indent.sh
@@ -97,5 +97,5 @@ help:
 	@echo "make bench       time of a failover"
 	@echo "make sim SEEDS=n   n schedules of the deterministic simulator (SEED=k: one, with its trace)"
 	@echo "make model       check docs/protocol.pml and its mutations"
-	@echo "make fuzz SECONDS=60  each decoder under libFuzzer for so long"
+	@echo "make fuzz SECONDS=60  each decoder under libFuzzer for so long (RUNS=n: for n executions; TARGETS='raft join')"
 	@echo "make indent      format src/ as PostgreSQL does"

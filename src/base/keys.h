@@ -24,12 +24,12 @@
 #include <openssl/x509.h>
 
 #include "base/base.h"
+#include "core/join.h"
 
 #define QDB_KEYS_DIR		QDB_DIR "/keys"
 #define QDB_CA_CERT			QDB_KEYS_DIR "/ca.crt"
 #define QDB_CA_KEY			QDB_KEYS_DIR "/ca.key"
 #define QDB_NODE_PEM		QDB_KEYS_DIR "/node.pem"
-#define QDB_PEM_MAX			4096
 
 /* What a certificate says about its owner. */
 typedef struct QdbCertName

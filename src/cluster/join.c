@@ -23,6 +23,7 @@
 
 #include "base/api_token.h"
 #include "cluster/internal.h"
+#include "core/join.h"
 
 #define JOIN_US				(15 * 1000 * 1000)
 #define ANSWER_US			(200 * 1000)
@@ -115,36 +116,28 @@ qdb_start_join(int slot, const QdbRequest *request)
 static void
 send_join(void)
 {
-	uint8		buf[1024];
-	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
-	int32		limits[QDB_NLIMITS];
+	QdbJoin		join = {.command_format = QDB_COMMAND_FORMAT,.state_format = QDB_STATE_FORMAT};
+	uint8		buf[QDB_JOIN_MAX];
+	uint32		length = sizeof(buf);
 
-	qdb_put_u32(&w, QDB_COMMAND_FORMAT);
-	qdb_put_u32(&w, QDB_STATE_FORMAT);
-	qdb_put_u64(&w, token_shown.id);
-	qdb_put_bytes(&w, token_shown.secret, sizeof(token_shown.secret));
-	qdb_put_u64(&w, GetSystemIdentifier());
-	qdb_put_u8(&w, RecoveryInProgress() ? 1 : 0);
-	qdb_put_u64(&w, incarnation);
-	qdb_put_string(&w, qdb_node_name);
-	qdb_put_string(&w, qdb_advertise_host);
-	qdb_put_u16(&w, (uint16) PostPortNumber);
-	qdb_put_u16(&w, (uint16) qdb_raft_port);
-	qdb_put_u16(&w, (uint16) qdb_replication_port);
-	qdb_put_u16(&w, (uint16) qdb_http_port);
-	qdb_put_u32(&w, (uint32) qdb_priority);
-	qdb_own_limits(limits);
-	for (int i = 0; i < QDB_NLIMITS; i++)
-		qdb_put_u32(&w, (uint32) limits[i]);
-	sent = !w.failed && qdb_channel_send(channel, QDB_FRAME_JOIN, buf, (uint32) w.used);
+	join.token_id = token_shown.id;
+	memcpy(join.secret, token_shown.secret, sizeof(join.secret));
+	join.system_identifier = GetSystemIdentifier();
+	join.in_recovery = RecoveryInProgress();
+	join.member.incarnation = incarnation;
+	strlcpy(join.member.name, qdb_node_name, sizeof(join.member.name));
+	strlcpy(join.member.host, qdb_advertise_host, sizeof(join.member.host));
+	join.member.sql_port = (uint16) PostPortNumber;
+	join.member.raft_port = (uint16) qdb_raft_port;
+	join.member.replication_port = (uint16) qdb_replication_port;
+	join.member.http_port = (uint16) qdb_http_port;
+	join.member.priority = qdb_priority;
+	qdb_own_limits(join.limits);
+	sent = qdb_join_encode(&join, buf, &length) && qdb_channel_send(channel, QDB_FRAME_JOIN, buf, length);
 }
 
-/* What JOIN_RESULT brought; empty with a company's certificates. */
-static char cert_pem[QDB_PEM_MAX];
-static char ca_pem[QDB_PEM_MAX];
-
 static bool
-store_certificates(char *why, size_t why_size)
+store_certificates(const QdbJoinResult *result, char *why, size_t why_size)
 {
 	X509	   *cert;
 	X509	   *ca;
@@ -153,8 +146,8 @@ store_certificates(char *why, size_t why_size)
 
 	if (qdb_plaintext() || qdb_company_certificates())
 		return true;
-	cert = qdb_certificate_from_pem(cert_pem, strlen(cert_pem));
-	ca = qdb_certificate_from_pem(ca_pem, strlen(ca_pem));
+	cert = qdb_certificate_from_pem(result->cert, strlen(result->cert));
+	ca = qdb_certificate_from_pem(result->ca, strlen(result->ca));
 	/* The authority has to be the one that the token names. */
 	ok = cert != NULL && ca != NULL && X509_check_private_key(cert, join_key) == 1 &&
 		X509_verify(cert, X509_get0_pubkey(ca)) == 1 && qdb_hash_certificate(ca, hash) &&
@@ -204,8 +197,9 @@ join_as_copy(void)
  * another one's, it is cloned first (clone.c).
  */
 static void
-store_membership(uint64 member, const QdbState *state)
+store_membership(const QdbJoinResult *result, const QdbState *state)
 {
+	uint64		member = result->member;
 	char		why[QDB_REASON_SIZE] = "";
 	bool		copy = state->system_identifier == GetSystemIdentifier();
 
@@ -217,7 +211,7 @@ store_membership(uint64 member, const QdbState *state)
 	}
 	make_identity(member, state);
 	if (!qdb_make_folder(why, sizeof(why)) ||
-		!store_certificates(why, sizeof(why)) ||
+		!store_certificates(result, why, sizeof(why)) ||
 		!qdb_raft_prepare(QDB_RAFT_DIR, member, why, sizeof(why)) ||
 		(!state->epoch_open && !qdb_promise_store(state->epoch)) ||
 		(!copy && !qdb_begin_joining(why, sizeof(why))))
@@ -238,27 +232,22 @@ store_membership(uint64 member, const QdbState *state)
 static void
 take_result(const QdbFrame *frame)
 {
-	QdbReader	r = {.buf = frame->payload,.size = frame->length};
-	uint64		member = qdb_get_u64(&r);
-	char		why[QDB_REASON_SIZE] = "";
+	static QdbJoinResult result;
 	QdbState   *state;
-	size_t		left;
 
-	qdb_get_string(&r, why, sizeof(why));
-	qdb_get_string(&r, cert_pem, sizeof(cert_pem));
-	qdb_get_string(&r, ca_pem, sizeof(ca_pem));
-	left = r.failed ? 0 : r.size - r.pos;
-	if (member == 0 || left == 0)
-	{
-		end_join(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-				 why[0] != '\0' ? why : "malformed answer", NULL);
-		return;
-	}
-	state = palloc(sizeof(QdbState));
-	if (!qdb_state_decode(qdb_get_bytes(&r, left), left, state))
+	if (!qdb_join_result_decode(frame->payload, frame->length, &result))
 		end_join(ERRCODE_PROTOCOL_VIOLATION, "malformed answer", NULL);
+	else if (result.member == 0)
+		end_join(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+				 result.why[0] != '\0' ? result.why : "malformed answer", NULL);
 	else
-		store_membership(member, state);
+	{
+		state = palloc(sizeof(QdbState));
+		if (!qdb_state_decode(result.state, result.state_length, state))
+			end_join(ERRCODE_PROTOCOL_VIOLATION, "malformed answer", NULL);
+		else
+			store_membership(&result, state);
+	}
 }
 
 void
@@ -302,57 +291,53 @@ qdb_join_turn(void)
  * the authority's.  Only once MEMBER_ADD is applied: the token is used up then.
  */
 static bool
-put_certificates(QdbWriter *w, const QdbStranger *stranger, uint64 id)
+issue_certificates(QdbJoinResult *result, const QdbStranger *stranger)
 {
 	const QdbPeerCert *peer = qdb_channel_peer(stranger->channel);
-	const QdbMember *member = qdb_member_by_id(qdb_co.state, id);
-	char		pem[QDB_PEM_MAX] = "";
-	char		authority[QDB_PEM_MAX] = "";
+	const QdbMember *member = qdb_member_by_id(qdb_co.state, result->member);
 	X509	   *ca;
-	bool		ok = true;
+	bool		ok;
 
-	if (member != NULL && peer != NULL && !qdb_company_certificates())
-	{
-		ca = qdb_load_certificate(QDB_CA_CERT);
-		ok = memcmp(peer->key_hash, member->key_hash, QDB_KEY_HASH_SIZE) == 0 && ca != NULL &&
-			qdb_sign_joiner(member, X509_get0_pubkey(peer->cert), pem, sizeof(pem)) > 0 &&
-			qdb_certificate_to_pem(ca, authority, sizeof(authority)) > 0;
-		if (!ok)
-			ereport(LOG, (errmsg("[cluster] could not issue a certificate: %s", qdb_keys_error())));
-		X509_free(ca);
-	}
-	qdb_put_string(w, pem);
-	qdb_put_string(w, authority);
+	if (member == NULL || peer == NULL || qdb_company_certificates())
+		return true;
+	ca = qdb_load_certificate(QDB_CA_CERT);
+	ok = memcmp(peer->key_hash, member->key_hash, QDB_KEY_HASH_SIZE) == 0 && ca != NULL &&
+		qdb_sign_joiner(member, X509_get0_pubkey(peer->cert), result->cert, sizeof(result->cert)) > 0 &&
+		qdb_certificate_to_pem(ca, result->ca, sizeof(result->ca)) > 0;
+	if (!ok)
+		ereport(LOG, (errmsg("[cluster] could not issue a certificate: %s", qdb_keys_error())));
+	X509_free(ca);
 	return ok;
 }
 
 static void
 answer_joiner(QdbStranger *stranger, uint64 member, const char *why)
 {
-	size_t		size = QDB_STATE_MAX_BYTES + 2 * QDB_PEM_MAX + 1024;
+	QdbJoinResult *result = palloc0(sizeof(QdbJoinResult));
+	uint32		size = QDB_STATE_MAX_BYTES + sizeof(QdbJoinResult);
+	uint8	   *state = palloc(QDB_STATE_MAX_BYTES);
 	uint8	   *buf = palloc(size);
-	QdbWriter	w = {.buf = buf,.size = size};
-	size_t		length;
 
-	qdb_put_u64(&w, member);
-	qdb_put_string(&w, why);
-	if (!put_certificates(&w, stranger, member))
+	result->member = member;
+	strlcpy(result->why, why, sizeof(result->why));
+	result->state = state;
+	result->state_length = QDB_STATE_MAX_BYTES;
+	if (!issue_certificates(result, stranger))
 	{
 		qdb_channel_close(stranger->channel);
 		stranger->channel = NULL;
-		pfree(buf);
-		return;
 	}
-	length = size - w.used;
-	if (member != 0 && !w.failed)
+	else
 	{
-		if (!qdb_state_encode(qdb_co.state, buf + w.used, &length))
-			return;
-		w.used += length;
+		if (member == 0)
+			result->state_length = 0;
+		if ((member == 0 || qdb_state_encode(qdb_co.state, state, &result->state_length)) &&
+			qdb_join_result_encode(result, buf, &size))
+			(void) qdb_channel_send(stranger->channel, QDB_FRAME_JOIN_RESULT, buf, size);
 	}
-	if (!w.failed)
-		(void) qdb_channel_send(stranger->channel, QDB_FRAME_JOIN_RESULT, buf, (uint32) w.used);
 	pfree(buf);
+	pfree(state);
+	pfree(result);
 }
 
 /* True when the joiner is a member in this node's own state, and was answered. */
@@ -403,48 +388,28 @@ add_done(uint64 number, uint64 serial, bool known, QdbResult result)
 static const char *
 judge_join(const QdbFrame *frame, QdbCommand *command)
 {
-	QdbReader	r = {.buf = frame->payload,.size = frame->length};
-	QdbMember  *member = &command->member;
-	uint32		command_format = qdb_get_u32(&r);
-	uint32		state_format = qdb_get_u32(&r);
-	const uint8 *secret;
-	uint64		system_identifier;
-	bool		in_recovery;
+	QdbJoin		join;
+	bool		whole = qdb_join_decode(frame->payload, frame->length, &join);
 	static char why[QDB_REASON_SIZE];
-	int32		limits[QDB_NLIMITS];
 	int32		wanted[QDB_NLIMITS];
 
-	command->token.id = qdb_get_u64(&r);
-	secret = qdb_get_bytes(&r, QDB_SECRET_SIZE);
-	system_identifier = qdb_get_u64(&r);
-	in_recovery = qdb_get_u8(&r) != 0;
-	member->incarnation = qdb_get_u64(&r);
-	qdb_get_string(&r, member->name, sizeof(member->name));
-	qdb_get_string(&r, member->host, sizeof(member->host));
-	member->sql_port = qdb_get_u16(&r);
-	member->raft_port = qdb_get_u16(&r);
-	member->replication_port = qdb_get_u16(&r);
-	member->http_port = qdb_get_u16(&r);
-	member->priority = (int32) qdb_get_u32(&r);
-	if (r.failed || command_format != QDB_COMMAND_FORMAT || state_format != QDB_STATE_FORMAT)
+	if (join.command_format != QDB_COMMAND_FORMAT || join.state_format != QDB_STATE_FORMAT)
 		return "its version of quantadb does not fit this cluster's";
-	if (system_identifier == GetSystemIdentifier() && !in_recovery)
+	command->token.id = join.token_id;
+	command->member = join.member;
+	if (!whole || !qdb_hash_secret(join.secret, command->token.secret_hash))
+		return "malformed request";
+	if (join.system_identifier == GetSystemIdentifier() && !join.in_recovery)
 		return "it is a copy of the cluster's data that was started without standby.signal: "
 			"create that file and restart it, or join with a fresh server";
-	if (qdb_member_by_name(qdb_co.state, member->name) != NULL)
+	if (qdb_member_by_name(qdb_co.state, join.member.name) != NULL)
 	{
 		snprintf(why, sizeof(why), "a member is named \"%s\" already; if it is gone for good, "
-				 "SELECT quantadb_remove('%s') there and join again", member->name, member->name);
+				 "SELECT quantadb_remove('%s') there and join again", join.member.name, join.member.name);
 		return why;
 	}
-	for (int i = 0; i < QDB_NLIMITS; i++)
-		limits[i] = (int32) qdb_get_u32(&r);
 	qdb_wanted_limits(wanted);
-	if (!r.failed && !qdb_limits_suffice(limits, wanted, why))
-		return why;
-	if (!qdb_reader_done(&r) || !qdb_hash_secret(secret, command->token.secret_hash))
-		return "malformed request";
-	return NULL;
+	return qdb_limits_suffice(join.limits, wanted, why) ? NULL : why;
 }
 
 /* Commits MEMBER_ADD, or waits until this member's log has come so far. */

@@ -13,11 +13,8 @@
  */
 #include "http/http.h"
 
-#include "utils/builtins.h"
-#include "utils/jsonb.h"
-#include "utils/numeric.h"
-
 #include "base/api_token.h"
+#include "core/body.h"
 
 #define PROPOSE_TIMEOUT_US	(15 * INT64CONST(1000000))
 #define PROMOTE_TIMEOUT_US	(60 * INT64CONST(1000000))
@@ -49,64 +46,20 @@ qdb_authorize(const QdbHttpRequest *request, QdbHttpAnswer *answer, char *who, s
 	return false;
 }
 
-/* NULL: the body is no JSON object, answer is filled.  No body counts as {}. */
-static pg_noinline Jsonb *
-parse_body(const QdbHttpRequest *request, QdbHttpAnswer *answer)
-{
-	const char *volatile text = request->body[strspn(request->body, " \t\r\n")] != '\0' ? request->body : "{}";
-	QdbHttpAnswer *volatile out = answer;
-	MemoryContext context = CurrentMemoryContext;
-	Jsonb	   *volatile json = NULL;
-	char	   *volatile detail = NULL;
-
-	PG_TRY();
-	{
-		json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		detail = error->detail != NULL ? error->detail : error->message;
-	}
-	PG_END_TRY();
-	if (json != NULL && JB_ROOT_IS_OBJECT(json))
-		return json;
-	qdb_answer_error(out, 400, "the body is not a JSON object", detail,
-					 "Send an object, for example {\"node\": \"n2\"}.");
-	return NULL;
-}
-
-static JsonbValue *
-get_field(Jsonb *json, const char *name)
-{
-	return getKeyJsonValueFromContainer(&json->root, name, strlen(name), NULL);
-}
-
 /* Members that the call does not know are an error: a typo must not pass. */
 static bool
-check_fields(Jsonb *json, const char *const *names, QdbHttpAnswer *answer)
+check_fields(const QdbBody *body, const char *const *names, QdbHttpAnswer *answer)
 {
-	JsonbIterator *it = JsonbIteratorInit(&json->root);
-	JsonbValue	v;
-	JsonbIteratorToken token;
-
-	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	for (unsigned f = 0; f < body->nfields; f++)
 	{
 		bool		known = false;
 
-		if (token != WJB_KEY)
-			continue;
 		for (int i = 0; names[i] != NULL; i++)
-			known = known || (strlen(names[i]) == v.val.string.len &&
-							  memcmp(names[i], v.val.string.val, v.val.string.len) == 0);
+			known = known || strcmp(names[i], body->fields[f].name) == 0;
 		if (known)
 			continue;
 		qdb_answer_error(answer, 400, "the body has an unknown member",
-						 psprintf("Member \"%s\".", pnstrdup(v.val.string.val, v.val.string.len)),
+						 psprintf("Member \"%s\".", body->fields[f].name),
 						 names[0] == NULL ? "This call takes none." : psprintf("It may have \"%s\"%s%s%s.", names[0],
 																			   names[1] ? " and \"" : "",
 																			   names[1] ? names[1] : "",
@@ -121,33 +74,29 @@ check_fields(Jsonb *json, const char *const *names, QdbHttpAnswer *answer)
  * body has none.  False: answer is filled.
  */
 static bool
-text_field(Jsonb *json, const char *name, char *field, size_t size, QdbHttpAnswer *answer)
+text_field(const QdbBody *body, const char *name, char *field, size_t size, QdbHttpAnswer *answer)
 {
-	JsonbValue *v = get_field(json, name);
+	const QdbBodyField *f = qdb_body_field(body, name);
 
-	if (v == NULL || v->type == jbvNull)
+	if (f == NULL)
 		return true;
-	if (v->type == jbvString && v->val.string.len < size)
-	{
-		memcpy(field, v->val.string.val, v->val.string.len);
-		field[v->val.string.len] = '\0';
+	if (f->kind == QDB_BODY_TEXT && !f->too_long && strlcpy(field, f->text, size) < size)
 		return true;
-	}
 	qdb_answer_error(answer, 400, psprintf("invalid \"%s\"", name),
 					 psprintf("It must be a text of at most %zu bytes.", size - 1), NULL);
 	return false;
 }
 
 static bool
-bool_field(Jsonb *json, const char *name, bool *field, QdbHttpAnswer *answer)
+bool_field(const QdbBody *body, const char *name, bool *field, QdbHttpAnswer *answer)
 {
-	JsonbValue *v = get_field(json, name);
+	const QdbBodyField *f = qdb_body_field(body, name);
 
-	if (v == NULL || v->type == jbvNull)
+	if (f == NULL)
 		return true;
-	if (v->type == jbvBool)
+	if (f->kind == QDB_BODY_BOOL)
 	{
-		*field = v->val.boolean;
+		*field = f->flag;
 		return true;
 	}
 	qdb_answer_error(answer, 400, psprintf("invalid \"%s\"", name), "It must be true or false.", NULL);
@@ -183,16 +132,16 @@ put_setting(QdbControl *control, const char *name, const char *value, QdbHttpAns
 }
 
 static bool
-prepare_promote(Jsonb *json, QdbControl *control, char *note, QdbHttpAnswer *answer)
+prepare_promote(const QdbBody *body, QdbControl *control, char *note, QdbHttpAnswer *answer)
 {
 	static const char *const names[] = {"node", "force", NULL};
 	QdbRequest *request = &control->request;
 
 	request->kind = QDB_REQ_PROMOTE;
 	control->what = "promote the node";
-	if (!check_fields(json, names, answer) ||
-		!text_field(json, "node", request->text, QDB_NAME_SIZE, answer) ||
-		!bool_field(json, "force", &request->flag, answer))
+	if (!check_fields(body, names, answer) ||
+		!text_field(body, "node", request->text, QDB_NAME_SIZE, answer) ||
+		!bool_field(body, "force", &request->flag, answer))
 		return false;
 	control->deadline_us = qdb_now_us() + PROMOTE_TIMEOUT_US;
 	snprintf(note, QDB_REASON_SIZE, "promote %s%s",
@@ -202,59 +151,43 @@ prepare_promote(Jsonb *json, QdbControl *control, char *note, QdbHttpAnswer *ans
 }
 
 static bool
-prepare_pause(Jsonb *json, QdbControl *control, bool pause, char *note, QdbHttpAnswer *answer)
+prepare_pause(const QdbBody *body, QdbControl *control, bool pause, char *note, QdbHttpAnswer *answer)
 {
 	static const char *const names[] = {NULL};
 
 	strlcpy(note, pause ? "pause automatic failover" : "resume automatic failover", QDB_REASON_SIZE);
-	return check_fields(json, names, answer) &&
+	return check_fields(body, names, answer) &&
 		put_setting(control, "auto_failover", pause ? "off" : "on", answer);
 }
 
 /* One setting a call: each is one command, and half a change helps nobody. */
 static bool
-prepare_settings(Jsonb *json, QdbControl *control, char *note, QdbHttpAnswer *answer)
+prepare_settings(const QdbBody *body, QdbControl *control, char *note, QdbHttpAnswer *answer)
 {
-	JsonbIterator *it = JsonbIteratorInit(&json->root);
-	JsonbValue	key,
-				v;
-	char		name[QDB_NAME_SIZE] = "";
-	char		value[QDB_VALUE_SIZE] = "";
+	const QdbBodyField *f = &body->fields[0];
 
-	if (JsonContainerSize(&json->root) != 1)
+	if (body->nfields != 1)
 	{
 		qdb_answer_error(answer, 400, "the body must name one setting",
-						 psprintf("It names %u.", JsonContainerSize(&json->root)),
+						 psprintf("It names %u.", body->nfields),
 						 "Send, for example, {\"failover_timeout\": \"1s\"}.");
 		return false;
 	}
-	(void) JsonbIteratorNext(&it, &key, false);
-	(void) JsonbIteratorNext(&it, &key, false);
-	(void) JsonbIteratorNext(&it, &v, true);
-	if (key.val.string.len < sizeof(name))
-		memcpy(name, key.val.string.val, key.val.string.len);
-	if (v.type == jbvString && v.val.string.len < sizeof(value))
-		memcpy(value, v.val.string.val, v.val.string.len);
-	else if (v.type == jbvBool)
-		strlcpy(value, v.val.boolean ? "on" : "off", sizeof(value));
-	else if (v.type == jbvNumeric)
-		strlcpy(value, DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(v.val.numeric))),
-				sizeof(value));
-	else
+	if (f->kind == QDB_BODY_NULL || f->too_long)
 	{
 		qdb_answer_error(answer, 400, "invalid value of the setting",
 						 psprintf("It must be a text of at most %d bytes, a number or true or false.", QDB_VALUE_SIZE - 1), NULL);
 		return false;
 	}
-	snprintf(note, QDB_REASON_SIZE, "set %s", name);
-	return put_setting(control, name, value, answer);
+	snprintf(note, QDB_REASON_SIZE, "set %s", f->name);
+	return put_setting(control, f->name, f->kind != QDB_BODY_BOOL ? f->text : f->flag ? "on" : "off", answer);
 }
 
 static bool
-prepare_join(Jsonb *json, QdbControl *control, char *note, QdbHttpAnswer *answer)
+prepare_join(const QdbBody *body, QdbControl *control, char *note, QdbHttpAnswer *answer)
 {
 	static const char *const names[] = {"role", "ttl_seconds", NULL};
-	JsonbValue *ttl = get_field(json, "ttl_seconds");
+	const QdbBodyField *ttl = qdb_body_field(body, "ttl_seconds");
 	QdbRequest *request = &control->request;
 	int			role;
 
@@ -262,20 +195,18 @@ prepare_join(Jsonb *json, QdbControl *control, char *note, QdbHttpAnswer *answer
 	request->number = 3600;
 	strlcpy(request->text, "voter", sizeof(request->text));
 	control->what = "create a join token";
-	if (!check_fields(json, names, answer) ||
-		!text_field(json, "role", request->text, QDB_NAME_SIZE, answer))
+	if (!check_fields(body, names, answer) ||
+		!text_field(body, "role", request->text, QDB_NAME_SIZE, answer))
 		return false;
 	if (!qdb_parse_role(request->text, &role))
 	{
 		qdb_answer_error(answer, 400, "invalid role", NULL, "Roles are \"voter\" and \"replica\".");
 		return false;
 	}
-	if (ttl != NULL && ttl->type == jbvNumeric)
-		request->number = DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(ttl->val.numeric)));
-	if ((ttl != NULL && ttl->type != jbvNumeric) || request->number < 1 || request->number > MAX_TTL_SECONDS)
+	if (ttl != NULL && (!qdb_body_integer(ttl, &request->number) || request->number < 1 || request->number > MAX_TTL_SECONDS))
 	{
 		qdb_answer_error(answer, 400, "invalid \"ttl_seconds\"",
-						 "It must be a number between 1 and 2592000, which is 30 days.", NULL);
+						 "It must be a whole number between 1 and 2592000, which is 30 days.", NULL);
 		return false;
 	}
 	snprintf(note, QDB_REASON_SIZE, "create a join token for a %s", request->text);
@@ -304,7 +235,7 @@ prepare_wish(const char *path, QdbControl *control, QdbHttpAnswer *answer)
 }
 
 static bool
-prepare_role(const char *path, Jsonb *json, QdbControl *control, char *note, QdbHttpAnswer *answer)
+prepare_role(const char *path, const QdbBody *body, QdbControl *control, char *note, QdbHttpAnswer *answer)
 {
 	static const char *const names[] = {"role", NULL};
 	char text[	QDB_NAME_SIZE] = "";
@@ -312,7 +243,7 @@ prepare_role(const char *path, Jsonb *json, QdbControl *control, char *note, Qdb
 
 	control->what = "change the role";
 	control->request.kind = QDB_REQ_ROLE;
-	if (!check_fields(json, names, answer) || !text_field(json, "role", text, sizeof(text), answer) ||
+	if (!check_fields(body, names, answer) || !text_field(body, "role", text, sizeof(text), answer) ||
 		!prepare_wish(path, control, answer))
 		return false;
 	if (!qdb_parse_role(text, &role))
@@ -327,13 +258,13 @@ prepare_role(const char *path, Jsonb *json, QdbControl *control, char *note, Qdb
 }
 
 static bool
-prepare_remove(const char *path, Jsonb *json, QdbControl *control, char *note, QdbHttpAnswer *answer)
+prepare_remove(const char *path, const QdbBody *body, QdbControl *control, char *note, QdbHttpAnswer *answer)
 {
 	static const char *const names[] = {NULL};
 
 	control->what = "remove the node";
 	control->request.kind = QDB_REQ_REMOVE;
-	if (!check_fields(json, names, answer) || !prepare_wish(path, control, answer))
+	if (!check_fields(body, names, answer) || !prepare_wish(path, control, answer))
 		return false;
 	snprintf(note, QDB_REASON_SIZE, "remove %s", control->request.text);
 	return true;
@@ -343,23 +274,28 @@ static bool
 prepare(const QdbHttpRequest *request, QdbHttpAnswer *answer, QdbControl *control, char *note)
 {
 	const char *path = request->path;
-	Jsonb	   *json = parse_body(request, answer);
+	QdbBody    *body = palloc(sizeof(QdbBody));
+	char		why[QDB_BODY_WHY_SIZE];
 
-	if (json == NULL)
+	if (!qdb_body_parse(request->body, body, why))
+	{
+		qdb_answer_error(answer, 400, "the body is not a JSON object of plain values", why,
+						 "Send an object, for example {\"node\": \"n2\"}.");
 		return false;
+	}
 	if (strcmp(path, "/cluster/promote") == 0)
-		return prepare_promote(json, control, note, answer);
+		return prepare_promote(body, control, note, answer);
 	if (strcmp(path, "/cluster/pause") == 0)
-		return prepare_pause(json, control, true, note, answer);
+		return prepare_pause(body, control, true, note, answer);
 	if (strcmp(path, "/cluster/resume") == 0)
-		return prepare_pause(json, control, false, note, answer);
+		return prepare_pause(body, control, false, note, answer);
 	if (strcmp(path, "/cluster/settings") == 0)
-		return prepare_settings(json, control, note, answer);
+		return prepare_settings(body, control, note, answer);
 	if (strcmp(path, "/cluster/join") == 0)
-		return prepare_join(json, control, note, answer);
+		return prepare_join(body, control, note, answer);
 	if (request->method == QDB_METHOD_DELETE)
-		return prepare_remove(path, json, control, note, answer);
-	return prepare_role(path, json, control, note, answer);
+		return prepare_remove(path, body, control, note, answer);
+	return prepare_role(path, body, control, note, answer);
 }
 
 /* False: the mailbox is full, answer is filled. */

@@ -15,7 +15,9 @@
 #include <string.h>
 
 #include "cluster/raft_wire.h"
+#include "core/body.h"
 #include "core/frame.h"
+#include "core/join.h"
 #include "core/plan.h"
 #include "core/state.h"
 #include "core/token_text.h"
@@ -201,6 +203,104 @@ tokens(const uint8_t *data, size_t size)
 	free(copy);
 }
 
+static void
+join(const uint8_t *data, size_t size)
+{
+	static QdbJoin join;
+	static QdbJoinResult result;
+	static QdbState state;
+	static uint8_t again[QDB_STATE_MAX_BYTES + sizeof(QdbJoinResult)];
+	uint32_t	length = sizeof(again);
+
+	if (qdb_join_decode(data, (uint32_t) size, &join))
+	{
+		REQUIRE(qdb_join_encode(&join, again, &length));
+		REQUIRE(length == size && memcmp(again, data, size) == 0);
+	}
+	length = sizeof(again);
+	if (qdb_join_result_decode(data, (uint32_t) size, &result))
+	{
+		REQUIRE((result.member == 0) == (result.state == NULL));
+		REQUIRE(qdb_join_result_encode(&result, again, &length));
+		REQUIRE(length == size && memcmp(again, data, size) == 0);
+		if (result.state != NULL)
+			(void) qdb_state_decode(result.state, result.state_length, &state);
+	}
+}
+
+/* A body written anew must be read as the same. */
+static void
+write_body(const QdbBody *body, char *out, size_t size)
+{
+	size_t		used = (size_t) snprintf(out, size, "{");
+
+	for (unsigned i = 0; i < body->nfields; i++)
+	{
+		const QdbBodyField *f = &body->fields[i];
+		const char *texts[2] = {f->name, f->text};
+
+		for (int k = 0; k < 2; k++)
+		{
+			const char *quote = k == 0 || f->kind == QDB_BODY_TEXT ? "\"" : "";
+
+			used += (size_t) snprintf(out + used, size - used, "%s%s", k == 1 ? ":" : i > 0 ? "," : "", quote);
+			if (k == 1 && f->kind == QDB_BODY_NULL)
+				used += (size_t) snprintf(out + used, size - used, "null");
+			if (k == 1 && f->kind == QDB_BODY_BOOL)
+				used += (size_t) snprintf(out + used, size - used, f->flag ? "true" : "false");
+			for (const char *p = texts[k]; *p != '\0'; p++)
+				used += (size_t) snprintf(out + used, size - used, *p == '"' || *p == '\\' || (unsigned char) *p < 0x20 ?
+										  "\\u%04x" : "%c", (unsigned char) *p);
+			used += (size_t) snprintf(out + used, size - used, "%s", quote);
+		}
+	}
+	snprintf(out + used, size - used, "}");
+}
+
+static void
+bodies(const uint8_t *data, size_t size)
+{
+	static QdbBody body;
+	static QdbBody second;
+	static char text[QDB_BODY_MAX_FIELDS * 6 * (QDB_NAME_SIZE + QDB_VALUE_SIZE + 8)];
+	char		why[QDB_BODY_WHY_SIZE];
+	char	   *copy = malloc(size + 1);
+	int64_t		n;
+
+	if (copy == NULL)
+		return;
+	memcpy(copy, data, size);
+	copy[size] = '\0';
+	if (qdb_body_parse(copy, &body, why))
+	{
+		for (unsigned i = 0; i < body.nfields; i++)
+		{
+			const QdbBodyField *f = &body.fields[i];
+
+			REQUIRE(strlen(f->name) < sizeof(f->name) && strlen(f->text) < sizeof(f->text));
+			REQUIRE(qdb_body_field(&body, f->name) == (f->kind == QDB_BODY_NULL ? NULL : f));
+			if (qdb_body_integer(f, &n))
+				REQUIRE(f->kind == QDB_BODY_NUMBER && n == strtoll(f->text, NULL, 10));
+			/* What was cut may be no number any more. */
+			if (f->too_long && f->kind == QDB_BODY_NUMBER)
+				body.fields[i] = (QdbBodyField) {.name = "cut",.kind = QDB_BODY_NULL};
+			body.fields[i].too_long = false;
+		}
+		write_body(&body, text, sizeof(text));
+		if (strstr(text, "\"cut\"") == NULL)
+		{
+			REQUIRE(qdb_body_parse(text, &second, why));
+			REQUIRE(second.nfields == body.nfields);
+			for (unsigned i = 0; i < body.nfields; i++)
+				REQUIRE(strcmp(body.fields[i].name, second.fields[i].name) == 0 && body.fields[i].kind == second.fields[i].kind &&
+						body.fields[i].flag == second.fields[i].flag && strcmp(body.fields[i].text, second.fields[i].text) == 0);
+		}
+	}
+	else
+		REQUIRE(why[0] != '\0' && strlen(why) < sizeof(why));
+	free(copy);
+}
+
 #ifndef REPLAY
 int			LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -219,7 +319,7 @@ static const struct
 }			targets[] = {
 	{"frames", frames}, {"commands", commands}, {"snapshots", snapshots}, {"raft", raft},
 	{"streams", streams}, {"compressed", compressed}, {"transfers", transfers}, {"plans", plans},
-	{"tokens", tokens}
+	{"tokens", tokens}, {"join", join}, {"bodies", bodies}
 };
 
 #define NTARGETS	(sizeof(targets) / sizeof(targets[0]))
@@ -235,6 +335,48 @@ seed(const char *dir, const char *target, const char *name, const void *data, si
 	REQUIRE(file != NULL);
 	REQUIRE(fwrite(data, 1, size, file) == size);
 	fclose(file);
+}
+
+/* A join, its refusal, and its answer with a state. */
+static void
+write_join_seeds(const char *dir, const void *state, size_t state_length)
+{
+	QdbJoin		join = {.command_format = QDB_COMMAND_FORMAT,.state_format = QDB_STATE_FORMAT,.token_id = 7};
+	static QdbJoinResult result = {.why = "the token is not valid"};
+	static uint8_t buf[QDB_STATE_MAX_BYTES + sizeof(QdbJoinResult)];
+	uint32_t	n = sizeof(buf);
+
+	strcpy(join.member.name, "n2");
+	strcpy(join.member.host, "192.0.2.2");
+	join.member.sql_port = 5432;
+	REQUIRE(qdb_join_encode(&join, buf, &n));
+	seed(dir, "join", "join", buf, n);
+	n = sizeof(buf);
+	REQUIRE(qdb_join_result_encode(&result, buf, &n));
+	seed(dir, "join", "refusal", buf, n);
+	result.member = 2;
+	result.why[0] = '\0';
+	strcpy(result.cert, "-----BEGIN CERTIFICATE-----\n");
+	result.state = state;
+	result.state_length = state_length;
+	n = sizeof(buf);
+	REQUIRE(qdb_join_result_encode(&result, buf, &n));
+	seed(dir, "join", "result", buf, n);
+}
+
+static void
+write_body_seeds(const char *dir)
+{
+	static const char *const seeds[][2] = {
+		{"promote", "{\"node\": \"n2\", \"force\": true}"},
+		{"join", "{\"role\": \"voter\", \"ttl_seconds\": 3600}\n"},
+		{"escapes", "{\"webhooks\":\"http:\\/\\/h\\u00e4\\ud83d\\ude00\\n\\\"\\\\ \xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80\"}"},
+		{"number", "{\"a\": -12.50e+3, \"b\": null, \"c\": 9223372036854775807, \"d\": false}"},
+		{"space", " \t\r\n"},
+		{"nested", "{\"a\": {\"b\": [1]}}"}};
+
+	for (size_t i = 0; i < sizeof(seeds) / sizeof(seeds[0]); i++)
+		seed(dir, "bodies", seeds[i][0], seeds[i][1], strlen(seeds[i][1]));
 }
 
 static void
@@ -264,6 +406,8 @@ write_seeds(const char *dir)
 	REQUIRE(qdb_state_apply(&state, &command) == QDB_OK);
 	REQUIRE(qdb_state_encode(&state, buf, &length));
 	seed(dir, "snapshots", "one", buf, length);
+	write_join_seeds(dir, buf, length);
+	write_body_seeds(dir);
 	length = sizeof(buf);
 	REQUIRE(qdb_command_encode(&command, buf, &length));
 	seed(dir, "commands", "init", buf, length);

@@ -2,13 +2,14 @@
 #
 # run.sh replay|fuzz|seeds
 #	replay: the corpora through every decoder, with sanitizers (part of make test).
-#	fuzz: libFuzzer, FUZZ_SECONDS (default 60) for each target; prints how many
-#	executions each has had.  What it finds lands in build/fuzz/NAME.
+#	fuzz: libFuzzer, FUZZ_SECONDS (default 60) for each target, or until it has had
+#	FUZZ_RUNS executions; prints how many, and in which time.  FUZZ_TARGETS names
+#	those to run.  What it finds lands in build/fuzz/NAME.
 #	seeds: writes the seeds anew after a change of a format.
 #
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-targets='frames commands snapshots raft streams compressed transfers plans tokens'
+targets='frames commands snapshots raft streams compressed transfers plans tokens join bodies'
 [ -f build/deps.mk ] && RAFT_CFLAGS=${RAFT_CFLAGS:-$(sed -n 's/^RAFT_CFLAGS = //p' build/deps.mk)}
 [ -f build/deps.mk ] && RAFT_LIBS=${RAFT_LIBS:-$(sed -n 's/^RAFT_LIBS = //p' build/deps.mk)}
 sources="test/fuzz/fuzz.c src/cluster/raft_wire.c src/wal/messages.c src/wal/compress.c"
@@ -33,15 +34,18 @@ seeds)
 	build/fuzz/replay seeds test/fuzz/corpus
 	;;
 fuzz)
+	until=("-max_total_time=${FUZZ_SECONDS:-60}")
+	[ -n "${FUZZ_RUNS:-}" ] && until=("-runs=$FUZZ_RUNS")
 	for t in ${FUZZ_TARGETS:-$targets}; do
 		mkdir -p "build/fuzz/$t"
 		# shellcheck disable=SC2086
 		clang-14 $flags -DTARGET="$t" -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all $sources src/core/*.c \
 			${RAFT_LIBS:--lraft} -llz4 -lzstd -o "build/fuzz/fuzz_$t"
-		"build/fuzz/fuzz_$t" -max_total_time="${FUZZ_SECONDS:-60}" -max_len=65536 -print_final_stats=1 \
+		began=$SECONDS
+		"build/fuzz/fuzz_$t" "${until[@]}" -max_len=65536 -print_final_stats=1 \
 			-artifact_prefix="build/fuzz/$t/crash-" "build/fuzz/$t" "test/fuzz/corpus/$t" >"build/fuzz/$t.log" 2>&1 ||
 			{ tail -n 40 "build/fuzz/$t.log"; exit 1; }
-		sed -nE "s/^stat::number_of_executed_units: *([0-9]+)/$t: \1 executions/p" "build/fuzz/$t.log"
+		sed -nE "s/^stat::number_of_executed_units: *([0-9]+)/$t: \1 executions in $((SECONDS - began)) s/p" "build/fuzz/$t.log"
 	done
 	;;
 *)
