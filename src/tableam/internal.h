@@ -114,6 +114,24 @@ extern void qdb_view_done(QdbView *view);
 extern bool qdb_view_row(QdbView *view, OffsetNumber off, QdbRow *row);
 extern Buffer qdb_read_buffer(Relation rel, BlockNumber blk, BufferAccessStrategy strategy);
 
+/*
+ * Is there a row at this offset in which no transaction stands, so that all see
+ * it and no one holds it?  False says nothing.  Most rows are like this: it is
+ * the question to ask before a loop takes the longer way through qdb_view_row.
+ */
+static inline bool
+QdbPageRowIsCold(Page page, OffsetNumber off)
+{
+	ItemId		lp = PageGetItemId(page, off);
+	unsigned	start = ItemIdGetOffset(lp);
+	const uint8 *row = (const uint8 *) page + start;
+
+	return ItemIdIsNormal(lp) && ItemIdGetLength(lp) >= QDB_ROW_HEADER &&
+		start + ItemIdGetLength(lp) <= QDB_SPECIAL_OFFSET &&
+		(row[QDB_ROW_XI] | row[QDB_ROW_XX]) == 0 &&
+		!(row[QDB_ROW_FLAGS] & (QDB_R_XX_HIGH | QDB_R_XX_OVERFLOW));
+}
+
 static inline bool
 QdbRowHeapOnly(const QdbRow *r)
 {

@@ -341,29 +341,54 @@ qdb_alloc_apply(const QdbAlloc *a)
 
 /*
  * Packs the rows against a transaction table of cap entries, in the order of
- * their line pointers.
+ * their line pointers.  Those that lie there already stay; of the others, what
+ * lies together moves together.
  */
 static void
 compact(Page page, int cap)
 {
 	PageHeader	header = (PageHeader) page;
-	Size		from = header->pd_upper;
 	Size		upper = QDB_SPECIAL_OFFSET - cap * sizeof(QdbXact);
 	OffsetNumber max = PageGetMaxOffsetNumber(page);
+	OffsetNumber off;
+	Size		from = 0;
+	Size		len = 0;
 	PGAlignedBlock copy;
 
-	memcpy(copy.data + from, (char *) page + from, QDB_SPECIAL_OFFSET - from);
-	for (OffsetNumber off = FirstOffsetNumber; off <= max; off++)
+	for (off = FirstOffsetNumber; off <= max; off++)
 	{
 		ItemId		lp = PageGetItemId(page, off);
-		Size		len = ItemIdGetLength(lp);
 
 		if (!ItemIdIsNormal(lp))
 			continue;
-		upper -= len;
-		memcpy((char *) page + upper, copy.data + ItemIdGetOffset(lp), len);
+		if (ItemIdGetOffset(lp) + ItemIdGetLength(lp) != upper)
+			break;
+		upper -= ItemIdGetLength(lp);
+	}
+	if (off <= max)
+		memcpy(copy.data + header->pd_lower, (char *) page + header->pd_lower,
+			   QDB_SPECIAL_OFFSET - header->pd_lower);
+	for (; off <= max; off++)
+	{
+		ItemId		lp = PageGetItemId(page, off);
+		Size		start = ItemIdGetOffset(lp);
+
+		if (!ItemIdIsNormal(lp))
+			continue;
+		if (start < header->pd_lower || start + ItemIdGetLength(lp) > QDB_SPECIAL_OFFSET ||
+			ItemIdGetLength(lp) > upper - header->pd_lower)
+			elog(ERROR, "rows of the page overlap");
+		if (start + ItemIdGetLength(lp) != from)
+		{
+			memcpy((char *) page + upper, copy.data + from, len);
+			len = 0;
+		}
+		upper -= ItemIdGetLength(lp);
+		from = start;
+		len += ItemIdGetLength(lp);
 		lp->lp_off = upper;
 	}
+	memcpy((char *) page + upper, copy.data + from, len);
 	header->pd_upper = upper;
 	QdbPageSpecial(page)->cap = cap;
 }
@@ -396,8 +421,8 @@ void
 qdb_page_prune(Page page, const QdbPruneList *list)
 {
 	QdbSpecial *special = QdbPageSpecial(page);
-	bool		cool[QDB_MAX_CAP + 1] = {0};
-	uint8		refs[QDB_MAX_CAP + 1];
+	bool		cool[256] = {0};
+	bool		refs[256] = {0};
 	int			last = 0;
 	bool		overflow = false;
 	OffsetNumber max = PageGetMaxOffsetNumber(page);
@@ -419,15 +444,16 @@ qdb_page_prune(Page page, const QdbPruneList *list)
 		if (!ItemIdIsNormal(PageGetItemId(page, off)))
 			continue;
 		row = QdbPageRow(page, off);
-		if (list->ncool > 0 && row[QDB_ROW_XI] <= QDB_MAX_CAP && cool[row[QDB_ROW_XI]])
+		if (cool[row[QDB_ROW_XI]])
 			row[QDB_ROW_XI] = 0;
+		refs[row[QDB_ROW_XI]] = true;
 		if (row[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW)
 			overflow = true;
+		else
+			refs[row[QDB_ROW_XX]] = true;
 	}
 	if (!overflow)
 		special->overflow = InvalidBlockNumber;
-
-	qdb_page_refs(page, refs);
 	for (int i = 1; i <= special->cap; i++)
 	{
 		if (refs[i])

@@ -142,6 +142,14 @@ prune_chain(QdbPrune *p, OffsetNumber root)
 			return;
 		}
 	}
+	else
+	{
+		OffsetNumber target = ItemIdGetRedirect(PageGetItemId(p->view->page, root));
+
+		/* The usual chain: its only version lives. */
+		if (target >= FirstOffsetNumber && target <= p->max && p->htsv[target] == HEAPTUPLE_LIVE)
+			return;
+	}
 	n = walk_chain(p, root, chain, &last_dead);
 	if (last_dead < 0)
 	{
@@ -173,8 +181,9 @@ plan_entries(QdbPrune *p)
 {
 	bool		cool[QDB_MAX_CAP + 1] = {0};
 
-	for (OffsetNumber off = FirstOffsetNumber; off <= p->max; off++)
+	for (int k = 0; k < p->nbusy; k++)
 	{
+		OffsetNumber off = p->busy[k];
 		QdbRow		row;
 		int			i;
 
@@ -199,30 +208,46 @@ plan_entries(QdbPrune *p)
 }
 
 /*
+ * What each row is, once: the answer may change while we look.  Cold rows live,
+ * and neither start nor end what could be removed.
+ */
+static void
+classify_rows(QdbPrune *p)
+{
+	for (OffsetNumber off = FirstOffsetNumber; off <= p->max; off++)
+	{
+		QdbRow		row;
+
+		if (QdbPageRowIsCold(p->view->page, off))
+		{
+			p->htsv[off] = HEAPTUPLE_LIVE;
+			continue;
+		}
+		p->htsv[off] = qdb_view_row(p->view, off, &row) ? qdb_row_satisfies_vacuum(&row, p->horizon) : -1;
+		if (p->htsv[off] >= 0 || ItemIdIsRedirected(PageGetItemId(p->view->page, off)))
+			p->busy[p->nbusy++] = off;
+	}
+}
+
+/*
  * What could be removed by the horizon.  With entries: also what could be
  * cooled.  The page is locked exclusively and not changed yet.
  */
 void
 qdb_prune_plan(QdbPrune *p, QdbView *view, TransactionId horizon, bool entries)
 {
-	memset(p, 0, offsetof(QdbPrune, list));
+	memset(p, 0, offsetof(QdbPrune, busy));
 	p->list.nredirect = p->list.ndead = p->list.nunused = p->list.ncool = p->list.nclear = 0;
 	p->view = view;
 	p->horizon = horizon;
 	p->max = PageGetMaxOffsetNumber(view->page);
-
-	/* Once for each row: the answer may change while we look. */
-	for (OffsetNumber off = FirstOffsetNumber; off <= p->max; off++)
+	memset(p->removed, 0, (p->max + 1) * sizeof(bool));
+	classify_rows(p);
+	for (int k = 0; k < p->nbusy; k++)
 	{
-		QdbRow		row;
+		OffsetNumber off = p->busy[k];
 
-		p->htsv[off] = qdb_view_row(view, off, &row) ? qdb_row_satisfies_vacuum(&row, horizon) : -1;
-	}
-	for (OffsetNumber off = FirstOffsetNumber; off <= p->max; off++)
-	{
-		ItemId		lp = PageGetItemId(view->page, off);
-
-		if (!p->removed[off] && ItemIdIsUsed(lp) && !ItemIdIsDead(lp))
+		if (!p->removed[off])
 			prune_chain(p, off);
 	}
 	p->removes = p->list.nredirect + p->list.ndead + p->list.nunused > 0;

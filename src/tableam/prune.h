@@ -20,6 +20,8 @@ typedef struct QdbPrune
 	bool		removes;		/* not only entries */
 	int			ndeleted;
 	int			noverflow;
+	int			nbusy;			/* redirects, and rows that are not cold */
+	OffsetNumber busy[QDB_MAX_OFFSETS];
 	bool		removed[QDB_MAX_OFFSETS + 1];
 	int8		htsv[QDB_MAX_OFFSETS + 1];	/* HTSV_Result, -1: no row */
 	uint16		overflow[QDB_MAX_OFFSETS];	/* entries to free there */

@@ -189,6 +189,11 @@ qdb_scan_load(QdbScan *scan, BlockNumber blk)
 		QdbRow		row;
 		bool		visible;
 
+		if (QdbPageRowIsCold(page, off))
+		{
+			scan->rows[scan->nrows++] = off;
+			continue;
+		}
 		if (!qdb_view_row(&view, off, &row))
 			continue;
 		visible = all_visible || qdb_row_visible(&row, snapshot);

@@ -37,6 +37,8 @@ page_is_all_visible(QdbView *view, TransactionId oldest_xmin, TransactionId *cut
 	{
 		QdbRow		row;
 
+		if (QdbPageRowIsCold(view->page, off))
+			continue;
 		if (ItemIdIsDead(PageGetItemId(view->page, off)))
 			return false;
 		if (!qdb_view_row(view, off, &row))
@@ -179,6 +181,12 @@ count_rows(QdbVacuum *v, QdbView *view, OffsetNumber *multis, int *nmultis, bool
 	{
 		QdbRow		row;
 
+		if (QdbPageRowIsCold(view->page, off))
+		{
+			*has_rows = true;
+			v->live++;
+			continue;
+		}
 		if (ItemIdIsRedirected(PageGetItemId(view->page, off)))
 			*has_rows = true;
 		if (!qdb_view_row(view, off, &row))
