@@ -393,6 +393,14 @@ typedef struct QdbShared
 	uint16		target_port;
 
 	/*
+	 * This node's file of that timeline's first segment has all bytes before
+	 * begun_upto, matched with the grant's history: they need not be sent.
+	 * Coordinator, receiver parked; under mutex.
+	 */
+	TimeLineID	begun_timeline;
+	XLogRecPtr	begun_upto;
+
+	/*
 	 * Receiver transport, under mutex: it holds a connection under this
 	 * epoch; 0 parked
 	 */
@@ -659,8 +667,8 @@ typedef struct QdbEffects
 	bool		(*promote) (const QdbState *state, const QdbGrant *grant, char *why);
 
 	/*
-	 * 1: writable for PostgreSQL, on the grant's timeline; 0 not yet; -1
-	 * failed, why.
+	 * 1: writable for PostgreSQL, on the grant's timeline, standby.signal in
+	 * place again; 0 not yet; -1 failed, why.
 	 */
 	int			(*promotion_done) (const QdbGrant *grant, char *why);
 
@@ -681,7 +689,10 @@ typedef struct QdbEffects
 	 */
 	int			(*match_history) (const QdbState *state, const QdbEndOfWal *end, char *why);
 
-	/* True when standby.signal and friends are in place for the next boot. */
+	/*
+	 * True when standby.signal and friends are in place for the next boot,
+	 * durably.
+	 */
 	bool		(*secure_boot) (void);
 
 	/* Ends queries that hold up replay on this standby. */

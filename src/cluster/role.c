@@ -231,6 +231,7 @@ qdb_set_target(const QdbMember *holder, uint64 epoch, bool donor)
 		qdb_shared->target_epoch = epoch;
 	}
 	SpinLockRelease(&qdb_shared->mutex);
+	WalRcvForceReply();			/* a receiver that waits for a target wakes */
 	ereport(LOG, (errmsg("[replication] following node \"%s\" in epoch %llu",
 						 holder->name, (unsigned long long) epoch)));
 }

@@ -4,7 +4,7 @@
  *		From a granted seat to an open gate.
  *
  *	in recovery			the log ends at the fork: promote onto the granted timeline
- *	promoted			secure the next boot, write the epoch record: the seat is taken
+ *	promoted			write the epoch record: the seat is taken; secure the next boot
  *	record on a quorum	propose GATE_OPEN (I8)
  *	opened				serve
  *
@@ -22,6 +22,8 @@
 #define PROMOTE_US			(500 * 1000)
 #define GATE_US				(100 * 1000)
 
+static uint64 secured_epoch = 0;	/* its holder's next boot is a standby's,
+									 * durably */
 static uint64 promoting_epoch = 0;
 static int64 next_promote_us = 0;
 static int64 next_gate_us = 0;
@@ -76,6 +78,22 @@ promote(const QdbGrant *grant)
 	next_promote_us = qdb_co.now_us + PROMOTE_US;
 }
 
+/* I15: before the gate opens, and while the others get the epoch record. */
+static bool
+secure_next_boot(const QdbGrant *grant)
+{
+	if (secured_epoch == grant->epoch)
+		return true;
+	if (!qdb_effects.secure_boot())
+	{
+		qdb_set_problem("standby.signal could not be written");
+		return false;
+	}
+	secured_epoch = grant->epoch;
+	qdb_set_problem("");
+	return true;
+}
+
 /* PostgreSQL has ended recovery: the epoch record comes before anything is served. */
 static void
 take_seat(const QdbGrant *grant)
@@ -90,10 +108,6 @@ take_seat(const QdbGrant *grant)
 	if (done <= 0)
 		return;
 
-	/*
-	 * promotion_done has seen to it that a crash from here on comes back as a
-	 * standby (I15).
-	 */
 	record.format = QDB_EPOCH_FORMAT;
 	record.timeline = grant->timeline;
 	record.epoch = grant->epoch;
@@ -111,6 +125,7 @@ take_seat(const QdbGrant *grant)
 	SpinLockRelease(&qdb_shared->mutex);
 	qdb_set_problem("");
 	qdb_wake_streamer();
+	(void) secure_next_boot(grant);
 }
 
 static void
@@ -120,6 +135,11 @@ propose_gate(const QdbGrant *grant)
 
 	if (qdb_co.now_us < next_gate_us)
 		return;
+	if (!secure_next_boot(grant))
+	{
+		next_gate_us = qdb_co.now_us + GATE_US;
+		return;
+	}
 	next_gate_us = qdb_co.now_us + GATE_US;
 	memset(&command, 0, sizeof(command));
 	command.type = QDB_CMD_GATE_OPEN;

@@ -9,21 +9,23 @@
  * written the new timeline; a server killed in between would boot read-write
  * on the old one.  So the file is made before every recovery: by the postmaster
  * in _PG_init, again in shmem_startup of each crash cycle, and right after each
- * promotion.  Boot never yields a writable server; only a seat does (I15).
+ * promotion, durable before the gate opens.  Boot never yields a writable server; only a seat does (I15).
  *
  * With recovery.signal the server is restored to a point in time: that must be
  * able to end, so it is no member then (identity.c).
  *
- * Process: postmaster, except qdb_secure_boot (coordinator).
+ * Process: postmaster, except qdb_secure_boot and qdb_mark_standby (coordinator).
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
+#include "common/file_perm.h"
 #include "failover/failover.h"
 #include "failover/stage.h"
 #include "failover/wal_files.h"
@@ -31,6 +33,25 @@
 #include "miscadmin.h"
 #include "replication/syncrep.h"
 #include "utils/guc.h"
+
+/*
+ * The file is there, if perhaps not after the machine's death: the next boot then makes
+ * it by itself.
+ */
+bool
+qdb_mark_standby(void)
+{
+	int			fd = open(STANDBY_SIGNAL_FILE, O_WRONLY | O_CREAT | PG_BINARY | O_CLOEXEC, pg_file_create_mode);
+
+	if (fd < 0)
+	{
+		ereport(LOG, (errcode_for_file_access(),
+					  errmsg("[failover] could not create \"%s\": %m", STANDBY_SIGNAL_FILE)));
+		return false;
+	}
+	close(fd);
+	return true;
+}
 
 bool
 qdb_secure_boot(void)

@@ -364,7 +364,7 @@ is_consistent(XLogRecPtr replayed)
 }
 
 static bool
-find_end(const QdbState *state, QdbEndOfWal *end, char *why)
+find_end(const QdbState *state, QdbEndOfWal *end, bool sync, char *why)
 {
 	TimeLineID	timeline;
 	XLogRecPtr	replayed = GetXLogReplayRecPtr(&timeline);
@@ -391,7 +391,7 @@ find_end(const QdbState *state, QdbEndOfWal *end, char *why)
 	end->replayed = GetXLogReplayRecPtr(&end->replayed_timeline);
 	if (end->replayed_timeline == end->timeline && end->replayed > end->end)
 		end->end = end->replayed;
-	if (!fsync_wal(replayed, end->end)) /* I6 */
+	if (sync && !fsync_wal(replayed, end->end)) /* I6 */
 	{
 		snprintf(why, QDB_REASON_SIZE, "its WAL could not be made durable");
 		return false;
@@ -405,14 +405,11 @@ find_end(const QdbState *state, QdbEndOfWal *end, char *why)
 }
 
 /*
- * qdb_end_of_wal
- *		Scan to the true end, fsync, and name the owner of the last byte.
- *
  * Never raises an error: what PostgreSQL raises below (out of memory, the
  * control file) becomes an answer of false.
  */
-bool
-qdb_end_of_wal(const QdbState *state, QdbEndOfWal *end, char *why)
+static bool
+find_end_safely(const QdbState *state, QdbEndOfWal *end, bool sync, char *why)
 {
 	MemoryContext old = CurrentMemoryContext;
 	MemoryContext volatile context = NULL;
@@ -429,7 +426,7 @@ qdb_end_of_wal(const QdbState *state, QdbEndOfWal *end, char *why)
 	{
 		context = AllocSetContextCreate(TopMemoryContext, "end of WAL", ALLOCSET_DEFAULT_SIZES);
 		MemoryContextSwitchTo(context);
-		ok = find_end(state, end, why);
+		ok = find_end(state, end, sync, why);
 		MemoryContextSwitchTo(old);
 	}
 	PG_CATCH();
@@ -447,4 +444,27 @@ qdb_end_of_wal(const QdbState *state, QdbEndOfWal *end, char *why)
 	if (context)
 		MemoryContextDelete(context);
 	return ok;
+}
+
+/*
+ * qdb_end_of_wal
+ *		Scan to the true end, fsync, and name the owner of the last byte.
+ */
+bool
+qdb_end_of_wal(const QdbState *state, QdbEndOfWal *end, char *why)
+{
+	return find_end_safely(state, end, true, why);
+}
+
+/*
+ * qdb_end_of_wal_again
+ *		The same without the fsync, which costs a promotion more than the scan.
+ *
+ * For who has called qdb_end_of_wal under the promise that still holds: nothing has
+ * been written since, so where this finds the same end, it is as durable.
+ */
+bool
+qdb_end_of_wal_again(const QdbState *state, QdbEndOfWal *end, char *why)
+{
+	return find_end_safely(state, end, false, why);
 }

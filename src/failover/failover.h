@@ -16,6 +16,7 @@ extern void qdb_boot_as_standby(void);
 
 /* The functions of QdbEffects; see there. */
 extern bool qdb_end_of_wal(const QdbState *state, QdbEndOfWal *end, char *why);
+extern bool qdb_end_of_wal_again(const QdbState *state, QdbEndOfWal *end, char *why);
 extern bool qdb_promote(const QdbState *state, const QdbGrant *grant, char *why);
 extern bool qdb_is_promoting(void);
 
@@ -25,6 +26,7 @@ extern int	qdb_promotion_done(const QdbGrant *grant, char *why);
 extern void qdb_demote(const char *reason);
 extern int	qdb_match_history(const QdbState *state, const QdbEndOfWal *end, char *why);
 extern bool qdb_secure_boot(void);
+extern bool qdb_mark_standby(void);
 extern bool qdb_drop_foreign_histories(void);
 extern void qdb_end_blocking_queries(void);
 extern bool qdb_limits_demanded(char *why);

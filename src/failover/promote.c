@@ -107,13 +107,16 @@ place_placeholders(TimeLineID from, TimeLineID to)
 	return true;
 }
 
-/* The grant is for this node as it is now: nothing replayed past its fork. */
+/*
+ * The grant is for this node as it is now: nothing replayed past its fork.  The caller
+ * has scanned and fsynced under this very promise.
+ */
 static bool
 fits_grant(const QdbState *state, const QdbGrant *grant, char *why)
 {
 	QdbEndOfWal end;
 
-	if (!qdb_end_of_wal(state, &end, why))
+	if (!qdb_end_of_wal_again(state, &end, why))
 		return false;
 	if (end.end != grant->fork || end.timeline != grant->parent_timeline)
 	{
@@ -233,8 +236,8 @@ qdb_promotion_done(const QdbGrant *grant, char *why)
 	why[0] = '\0';
 	if (RecoveryInProgress())
 		return 0;
-	/* I15: startup has unlinked standby.signal. */
-	if (!qdb_secure_boot())
+	/* I15: startup has unlinked standby.signal; see secure_boot. */
+	if (!qdb_mark_standby())
 	{
 		snprintf(why, QDB_REASON_SIZE, "standby.signal could not be written");
 		return -1;

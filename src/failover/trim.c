@@ -14,6 +14,8 @@
 #include "postgres.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "access/xlog.h"
@@ -28,6 +30,7 @@
 #include "utils/memutils.h"
 
 #define SAVE_TRIES		5
+#define CHECK_BYTES		(16 * XLOG_BLCKSZ)	/* divides a segment */
 #define COPY_MAX_BYTES	(16 * 1024 * 1024)	/* the loop waits for it */
 
 /* What trim_file works with. */
@@ -43,31 +46,86 @@ typedef struct TrimContext
 } TrimContext;
 
 /*
+ * Segments that were seen to hold nothing from offset on, as they were then: each
+ * write, and each rename onto the name, changes ino or ctime.  Where seats move often,
+ * many timelines end in one segment, and all their files would be read each time while
+ * nobody can write.
+ */
+#define CLEAN_FILES		64
+
+typedef struct CleanFile
+{
+	dev_t		dev;
+	ino_t		ino;
+	struct timespec changed;
+	uint32		offset;
+}			CleanFile;
+
+static CleanFile clean_files[CLEAN_FILES];
+static int	next_clean = 0;
+
+static bool
+is_known_clean(const struct stat *file, uint32 offset)
+{
+	for (int i = 0; i < CLEAN_FILES; i++)
+	{
+		const		CleanFile *clean = &clean_files[i];
+
+		if (clean->ino == file->st_ino && clean->dev == file->st_dev && clean->offset == offset &&
+			clean->changed.tv_sec == file->st_ctim.tv_sec && clean->changed.tv_nsec == file->st_ctim.tv_nsec)
+			return true;
+	}
+	return false;
+}
+
+/* The times of files go by ticks: what was just written could be written again unseen. */
+static void
+note_clean(const struct stat *file, uint32 offset)
+{
+	if (file->st_ctim.tv_sec + 2 > time(NULL))
+		return;
+	clean_files[next_clean] = (CleanFile)
+	{
+		file->st_dev, file->st_ino, file->st_ctim, offset
+	};
+	next_clean = (next_clean + 1) % CLEAN_FILES;
+}
+
+/*
  * Overwrites a segment with zeroes from offset on, durably.  *changed is set if
  * there was anything else.
  */
 static bool
 zero_rest(const char *path, uint32 offset, bool *changed)
 {
-	static const char zeroes[XLOG_BLCKSZ];
-	char		block[XLOG_BLCKSZ];
+	char		block[CHECK_BYTES];
+	uint32		first = offset;
+	struct stat before;
 	int			fd = open(path, O_RDWR | PG_BINARY | O_CLOEXEC);
-	bool		ok = fd >= 0;
+	bool		ok = fd >= 0 && fstat(fd, &before) == 0;
 
+	if (ok && is_known_clean(&before, offset))
+	{
+		close(fd);
+		return true;
+	}
 	while (ok && offset < wal_segment_size)
 	{
-		uint32		length = XLOG_BLCKSZ - offset % XLOG_BLCKSZ;
+		uint32		length = sizeof(block) - offset % sizeof(block);
 
 		ok = pg_pread(fd, block, length, offset) == length;
-		if (ok && memcmp(block, zeroes, length) != 0)
+		if (ok && (block[0] != 0 || memcmp(block, block + 1, length - 1) != 0))
 		{
 			*changed = true;
-			ok = pg_pwrite(fd, zeroes, length, offset) == length;
+			memset(block, 0, length);
+			ok = pg_pwrite(fd, block, length, offset) == length;
 		}
 		offset += length;
 	}
 	if (ok)
 		ok = pg_fsync(fd) == 0;
+	if (ok && !*changed)
+		note_clean(&before, first);
 	if (!ok)
 		ereport(LOG, (errcode_for_file_access(),
 					  errmsg("[failover] could not trim \"%s\": %m", path)));
@@ -331,8 +389,9 @@ copy_begin(const char *from, const char *to, uint32 keep)
  * The new timeline's first segment begins with what the old one's last one has.  The
  * receiver would make an empty one and be sent all of that again before it acks the
  * epoch record, and after a crash in between startup would find zeroes where this node
- * had WAL.  So it is copied here, as the new primary does, while that one promotes.
- * What fails the receiver makes good.
+ * had WAL.  So it is copied here, as the new primary does, while that one promotes, and
+ * the receiver asks for what comes after it (receiver_startstreaming).  What fails the
+ * receiver makes good.
  */
 static void
 copy_fork_segment(const QdbGrant *grant, const QdbEndOfWal *end)
@@ -358,7 +417,13 @@ copy_fork_segment(const QdbGrant *grant, const QdbEndOfWal *end)
 	snprintf(temp, sizeof(temp), XLOGDIR "/xlogtemp.%d", MyProcPid);
 	if (copy_begin(from, temp, grant->fork - begin) &&
 		rename(temp, to) == 0 && qdb_fsync_path(XLOGDIR, true))
+	{
+		SpinLockAcquire(&qdb_shared->mutex);
+		qdb_shared->begun_timeline = grant->timeline;
+		qdb_shared->begun_upto = grant->fork;
+		SpinLockRelease(&qdb_shared->mutex);
 		return;
+	}
 	ereport(LOG, (errcode_for_file_access(),
 				  errmsg("[failover] could not begin timeline %u with the WAL that is here: %m", grant->timeline)));
 	(void) qdb_remove_file(temp);

@@ -280,11 +280,29 @@ receiver_readtimelinehistoryfile(WalReceiverConn *conn, TimeLineID tli,
 	*size = length;
 }
 
+/*
+ * PostgreSQL asks for a segment from its begin on, lest a file have a hole.  Where a new
+ * timeline begins in the middle of one, up to a whole segment that everybody has would
+ * be sent, written and fsynced before the epoch record can be acked, with the gate
+ * closed.  What the coordinator has copied from own WAL and matched is left out (I3).
+ */
+static XLogRecPtr
+first_missing(TimeLineID timeline, XLogRecPtr wanted)
+{
+	XLogRecPtr	upto;
+
+	SpinLockAcquire(&qdb_shared->mutex);
+	upto = qdb_shared->begun_timeline == timeline ? qdb_shared->begun_upto : InvalidXLogRecPtr;
+	SpinLockRelease(&qdb_shared->mutex);
+	return upto > wanted && upto / wal_segment_size == wanted / wal_segment_size ? upto : wanted;
+}
+
 static bool
 receiver_startstreaming(WalReceiverConn *conn, const WalRcvStreamOptions *options)
 {
 	uint8		buf[16];
 	uint32		len = sizeof(buf);
+	TimeLineID	timeline = options->proto.physical.startpointTLI;
 
 	if (!is_ours(conn))
 		return (libpq_functions->walrcv_startstreaming) (conn, options);
@@ -294,7 +312,7 @@ receiver_startstreaming(WalReceiverConn *conn, const WalRcvStreamOptions *option
 	member_conn.next_timeline = 0;
 	member_conn.rest_length = 0;
 	member_conn.since_pause = 0;
-	if (!qdb_position_encode(options->proto.physical.startpointTLI, options->startpoint, buf, &len))
+	if (!qdb_position_encode(timeline, first_missing(timeline, options->startpoint), buf, &len))
 		elog(ERROR, "could not encode a start position");
 	send_frame(QDB_FRAME_START, buf, len);
 
@@ -308,7 +326,7 @@ receiver_startstreaming(WalReceiverConn *conn, const WalRcvStreamOptions *option
 				 errdetail("From %s at %s:%d, epoch " UINT64_FORMAT
 						   ", timeline %u, from %X/%X.",
 						   qdb_member_label(member_conn.link.member), member_conn.link.host, member_conn.link.port,
-						   member_conn.link.epoch, options->proto.physical.startpointTLI,
+						   member_conn.link.epoch, timeline,
 						   LSN_FORMAT_ARGS(options->startpoint))));
 	}
 	return true;

@@ -465,6 +465,8 @@ take_turn(const WaitEvent *events, int n)
 
 	show_due |= n > 0 || more;
 	stale |= qdb_wait_set_stale || epoch != qdb_seat.epoch;
+	/* A coordinator that hands over waits for the target's last ack. */
+	stale |= show_due && qdb_shared->fenced;
 	if (stale || now - shown_us >= (show_due ? SHOW_US : TURN_WAIT_MS * 1000))
 		show_streams(now);
 	if (more)

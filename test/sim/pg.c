@@ -421,6 +421,11 @@ GetXLogReplayRecPtr(TimeLineID *timeline)
 	return sim_lsn(sim.current->applied);
 }
 
+void
+WalRcvForceReply(void)
+{
+}
+
 XLogRecPtr
 GetWalRcvFlushRecPtr(XLogRecPtr *start, TimeLineID *timeline)
 {

@@ -69,6 +69,27 @@ for my $i (grep { $_ != $p } $c->all)
 }
 is(scalar($c->missing_numbers($p, 'w')), 0, "so has the primary n$p");
 
+# ---- what everybody has is not sent again while the gate is closed ----
+
+# From where on and of which timeline a log says that the third node was sent WAL; the fork of its last promotion.
+my ($sent, $fork) = ('', 'none');
+for (1 .. 5)
+{
+	$p = $c->primary;
+	($t, $o) = grep { $_ != $p } $c->all;
+	$c->wait_replayed($_, $p) for $t, $o;
+	$c->sql($t, 'SELECT quantadb_promote()', timeout => 45);
+	$c->wait_complete;
+	my $log = QuantaCluster::slurp($c->node($t)->{log});
+	my ($timeline) = $c->sql($t, 'SELECT timeline FROM quantadb_status()');
+	($fork) = $log =~ m{promoting to timeline $timeline, epoch \d+, from (\S+) of};
+	($sent) = $log =~ m{Streaming to node "n$o" from (\S+) on timeline $timeline$}m;
+	# Only where it had all of the old timeline when it was asked: a last record may still come.
+	last if ($sent || '') eq $fork;
+}
+is($sent, $fork, 'the third node is sent the new timeline from the fork on');
+$p = $c->primary;
+
 # ---- one at a time ----
 
 ($t, $o) = grep { $_ != $p } $c->all;
