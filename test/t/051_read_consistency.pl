@@ -86,7 +86,10 @@ $c->wait_for(sub { ($code, $out, $err) = $c->sql_try($s, 'SELECT max(x) FROM t')
 like($err, qr/55000/, 'with the same SQLSTATE');
 $c->sql($s, 'SELECT pg_wal_replay_resume()');
 
-# ---- nobody to ask ----
+# ---- nobody to ask; a failover would be quicker than the second kill ----
+$c->sql($p, 'SELECT quantadb_pause()');
+$c->wait_for(sub { $c->sql($r, 'SELECT paused FROM quantadb_status()') eq 't' }, 60, "n$r knows of the pause");
+$c->wait_replayed($r, $p);
 $c->kill_all($p);
 $c->kill_all($s);
 ($code, $out, $err) = $c->sql_try($r, "$strict SET quantadb.read_timeout = '1s'; SELECT max(x) FROM t");
