@@ -56,7 +56,7 @@ my $here = dirname(abs_path($0));
 my $c = QuantaCluster->new(n => $option{nodes}, quick => 1, net => $net,
 	conf => "max_prepared_transactions = 20\nallow_in_place_tablespaces = on\n",
 	env => $shim ? sub { ChaosDisk::environment(@_, $here) } : undef);
-my $everybody = uri_less($c->conninfo_rw);		# also those who come later
+my $everybody = uri_less($c->conninfo_rw(2));		# also those who come later
 $c->{n} = $initial if $initial;
 $c->create_first;
 $c->init(1);
@@ -98,11 +98,11 @@ sub prepare_load
 	{
 		for my $kind ('audit', 'lists_read')
 		{
-			push @clients, ChaosLoad::start($c->{dir}, id => $id++, kind => $kind, conninfo => uri_less($c->conninfo($i)),
+			push @clients, ChaosLoad::start($c->{dir}, id => $id++, kind => $kind, conninfo => uri_less($c->conninfo($i, 3)),
 				node => "n$i", seed => $option{seed}, pause => 0.05);
 		}
 		# Strict reads are promised on every node, and in one order with all others.
-		push @clients, ChaosLoad::start($c->{dir}, id => $id++, kind => 'register', conninfo => uri_less($c->conninfo($i)),
+		push @clients, ChaosLoad::start($c->{dir}, id => $id++, kind => 'register', conninfo => uri_less($c->conninfo($i, 3)),
 			node => "n$i", seed => $option{seed}, pause => 0.1, session => ["SET quantadb.read_consistency = 'strict'"]);
 	}
 }
@@ -182,6 +182,7 @@ sub finish
 	is($unsettled, 0, 'after each of them all nodes streamed again without help');
 	my $p = eval { $c->wait_for(\&settled, 120, 'the end'); settled() };
 	if (!$p) { fail('a primary at the end'); return }
+	$c->be_patient($p);			# the comparison takes a while
 
 	# Prepared transactions that nobody finished would hold their rows back from the checks.
 	$c->sql($p, "ROLLBACK PREPARED '$_'") for split(/\n/, $c->sql($p, 'SELECT gid FROM pg_prepared_xacts'));

@@ -442,7 +442,7 @@ sub conninfo_rw
 	my ($self, $timeout) = @_;
 	return 'host=' . join(',', map { $self->node($_)->{host} } $self->all)
 	  . ' port=' . join(',', map { $self->node($_)->{sql} } $self->all)
-	  . ' user=postgres dbname=postgres target_session_attrs=read-write connect_timeout=' . ($timeout || 2);
+	  . ' user=postgres dbname=postgres target_session_attrs=read-write connect_timeout=' . ($timeout || 30);
 }
 
 # (exit code, stdout, stderr with SQLSTATEs)
@@ -486,6 +486,15 @@ sub primary
 	return 0;
 }
 
+# The same, when there is one.
+sub await_primary
+{
+	my ($self) = @_;
+	my $p;
+	$self->wait_for(sub { $p = $self->primary }, 60, 'a primary');
+	return $p;
+}
+
 sub write_ok
 {
 	my ($self, $i) = @_;
@@ -499,7 +508,7 @@ sub http
 {
 	my ($self, $i, $path, @args) = @_;
 	my ($out, $err) = ('', '');
-	IPC::Run::run([ 'curl', '-s', '--noproxy', '*', '-m', '5', '-w', '\n%{http_code}', @args,
+	IPC::Run::run([ 'curl', '-s', '--noproxy', '*', '-m', '30', '-w', '\n%{http_code}', @args,
 			'http://' . $self->node($i)->{host} . ':' . $self->node($i)->{http} . $path ],
 		'<', \undef, '>', \$out, '2>', \$err);
 	my ($body, $code) = $out =~ /^(.*)\n(\d+)$/s;
@@ -542,6 +551,25 @@ sub wait_for
 	die 'timed out waiting: ' . ($what || 'condition') . " ($states)" . ($error ? ": $error" : '');
 }
 
+# A test like Test::More's is() of what shows a moment after its cause: the value is
+# asked for until it is right, or for a minute.
+sub becomes
+{
+	my ($self, $ask, $want, $name) = @_;
+	my $got;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	eval { $self->wait_for(sub { $got = $ask->(); defined $got && (ref $want ? $got =~ $want : $got eq $want) }, 30, $name); 1 }
+	  or diag($@);
+	return ref $want ? like($got, $want, $name) : is($got, $want, $name);
+}
+
+sub sql_becomes
+{
+	my ($self, $i, $query, $want, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return $self->becomes(sub { $self->sql($i, $query) }, $want, $name);
+}
+
 # Everything that the primary has written is visible on node $i.
 sub wait_replayed
 {
@@ -575,7 +603,7 @@ sub start_writers
 			{
 				my $number = $k * $count + $w;
 				my $begin = time;
-				my ($code) = $self->psql_rw("INSERT INTO $table VALUES ($number)", timeout => 10);
+				my ($code) = $self->psql_rw("INSERT INTO $table VALUES ($number)", timeout => 10, connect => 2);
 				if ($code == 0) { printf $log "%d %.3f %.3f\n", $number, $begin, time }
 				else { sleep 0.02 }
 			}

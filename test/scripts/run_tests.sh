@@ -116,7 +116,7 @@ tests=$(cd test/t && ls ./*.pl)
 [ "${1:-}" = long ] && [ -d test/t/long ] && tests="$tests $(cd test/t && ls long/*.pl)"
 for t in $tests; do
 	name=$(basename "$t" .pl)
-	limit=600
+	limit=1200
 	[[ $t == long/* ]] && limit=7200
 	if [ -n "${QUANTADB_TESTS:-}" ] && ! grep -qE "$(echo $QUANTADB_TESTS | tr ' ' '|')" <<<"$name"; then
 		continue

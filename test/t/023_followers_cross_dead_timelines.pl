@@ -15,8 +15,9 @@ $c->wait_for(sub { scalar($c->acknowledged) >= 20 }, 60, '20 acknowledged rows')
 # The history that the primary's timeline comes from, as numbers.
 sub ancestors
 {
-	my $timeline = $c->sql($c->primary, 'SELECT timeline FROM quantadb_status()');
-	my $path = sprintf('%s/pg_wal/%08X.history', $c->node($c->primary)->{data}, $timeline);
+	my $primary = $c->await_primary;
+	my $timeline = $c->sql($primary, 'SELECT timeline FROM quantadb_status()');
+	my $path = sprintf('%s/pg_wal/%08X.history', $c->node($primary)->{data}, $timeline);
 	return ($timeline, map { /^(\d+)\t/ ? $1 : () } split(/\n/, QuantaCluster::slurp($path)));
 }
 
@@ -60,14 +61,15 @@ ok($gap, "timeline $timeline comes from @ancestors: $gap numbers are missing");
 my $all_stream = eval { $c->wait_for(sub { 2 == grep { $c->state($_) eq 'replica' } $c->all }, 45, 'two replicas'); 1 };
 ok($all_stream, 'both others follow across the gap');
 $c->stop_writers;
-for my $i (grep { $_ != $c->primary } $c->all)
+my $last = $c->await_primary;
+for my $i (grep { $_ != $last } $c->all)
 {
-	$c->wait_replayed($i, $c->primary);
+	$c->wait_replayed($i, $last);
 	is(scalar($c->missing_numbers($i, 'w')), 0, "n$i has every acknowledged row");
 }
 
 # What they were given in place of the missing files does no harm at a boot.
-my ($one) = grep { $_ != $c->primary } $c->all;
+my ($one) = grep { $_ != $last } $c->all;
 $c->stop($one);
 $c->start($one);
 ok(eval { $c->wait_for(sub { $c->state($one) eq 'replica' }, 45, 'streams'); 1 }, 'so does one that was restarted');

@@ -40,7 +40,7 @@ sub never_writable
 
 $c->pg_ctl($r, '-W', 'promote');
 ok(never_writable($r), 'pg_ctl promote yields no writable server');
-$c->wait_for(sub { my ($code) = $c->psql_rw('INSERT INTO f VALUES (2)', timeout => 10); $code == 0 },
+$c->wait_for(sub { my ($code) = $c->psql_rw('INSERT INTO f VALUES (2)', timeout => 60); $code == 0 },
 	60, 'the cluster takes writes');
 
 $c->stop($s, 'immediate');
@@ -48,8 +48,8 @@ unlink $c->node($s)->{data} . '/standby.signal';
 $c->start($s);
 ok(never_writable($s), 'a removed standby.signal yields no writable server');
 
-$c->wait_for(sub { my ($code) = $c->psql_rw('INSERT INTO f VALUES (3)', timeout => 10); $code == 0 },
+$c->wait_for(sub { my ($code) = $c->psql_rw('INSERT INTO f VALUES (3)', timeout => 60); $code == 0 },
 	60, 'the cluster takes writes');
-is($c->sql($c->primary, 'SELECT count(*) FROM f WHERE x IN (1, 666)'), '0', 'no refused row is there');
+is($c->sql($c->await_primary, 'SELECT count(*) FROM f WHERE x IN (1, 666)'), '0', 'no refused row is there');
 
 done_testing();

@@ -43,7 +43,7 @@ my ($killed, @missed) = (0);
 for my $stop (sort { $a <=> $b } keys %stops)
 {
 	QuantaCluster::append_file("$node->{data}/node.conf", "quantadb.debug_apply_stop = $stop\n");
-	$c->pg_ctl($old, '-w', '-t', '60', '-l', $node->{log}, 'start');
+	$c->pg_ctl($old, '-w', '-t', '180', '-l', $node->{log}, 'start');
 	push @missed, $stop if $c->postmaster($old) || !-e "$node->{data}/quantadb/stage/journal";
 	last if @missed;
 	$killed++;

@@ -5,7 +5,7 @@ use warnings;
 use QuantaCluster;
 use Test::More;
 
-my $c = QuantaCluster->new(n => 4);
+my $c = QuantaCluster->new(n => 4, conf => 'autovacuum = off');
 $c->create_first;
 $c->init(1);
 $c->join_copy($_) for 2, 3;
@@ -16,6 +16,7 @@ $c->sql(1, "INSERT INTO t SELECT g, 'kept' FROM generate_series(1, 1000) g");
 $c->wait_replayed($_, 1) for 2 .. 4;
 my $replica = $c->node(4);
 
+# Commits are counted below: autovacuum's would be among them.
 # Voters get nothing more; the replica receives and does not replay.
 $c->signal_children('STOP', $_, 'walreceiver') for 2, 3;
 $c->signal_children('STOP', 4, 'startup');

@@ -23,7 +23,7 @@ $c->start(1);
 $c->wait_for(sub { $c->state(1) eq 'replica' }, 120, 'n1 streams again');
 my $events = "SELECT string_agg(event, ' ' ORDER BY number) FROM quantadb_journal WHERE node = 'n1' AND event ~ 'rewind|clone'";
 $c->wait_for(sub { $c->sql($new, $events) =~ /clone_done/ }, 30, 'the journal tells of it');
-is($c->sql($new, $events), 'rewind_due rewind_failed clone_due clone clone_done', 'by a clone');
+like($c->sql($new, $events), qr/^rewind_due rewind_failed clone_due (clone )+clone_done$/, 'by a clone');
 like($c->sql($new, "SELECT reason FROM quantadb_journal WHERE node = 'n1' AND event = 'clone_due'"), qr/hint bits were not logged/,
 	'and why');
 $c->wait_complete;

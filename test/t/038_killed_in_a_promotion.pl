@@ -31,8 +31,11 @@ sub lose_two
 	# Writes would make the other one win now and then.
 	$c->stop_writers;
 	$c->wait_replayed($_, $old) for $victim, $third;
+	# Whatever the old primary still writes by itself, the victim has it first.
+	$c->signal_children('STOP', $third, 'walreceiver');
 	$c->arm_killer;
 	$c->kill_all($old);
+	$c->signal_children('CONT', $third, 'walreceiver');
 	$c->await_killer($victim, $pid);
 	return ($old, $victim, $third);
 }

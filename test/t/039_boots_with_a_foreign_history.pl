@@ -37,7 +37,8 @@ is($c->postmaster($old), $postmaster, 'in the same postmaster after a crash cycl
 $c->thaw($_) for $c->all_but($old);
 
 $c->wait_for(sub { $c->state($old) eq 'replica' }, 90, "n$old streams");
-$c->wait_for(sub { $new = $c->primary }, 30, 'a primary');
+$c->wait_complete;
+$new = $c->await_primary;
 $c->wait_replayed($old, $new);
 is($c->fingerprint($old), $c->fingerprint($new), 'with the primary\'s tables');
 is($c->sql($old, "SELECT count(*) FROM t WHERE v ~ 'lost'"), '0', 'and nothing that was lost');

@@ -46,7 +46,7 @@ $c->wait_for(sub { waiting() == 6 }, 30, 'six commits wait');
 my $storm = "SELECT %s(pid) FROM pg_stat_activity WHERE application_name = '%s'";
 for (1 .. 20)
 {
-	$c->sql($p, sprintf($storm, 'pg_cancel_backend', $_)) for keys %sent;
+	$c->sql($p, join(';', map { sprintf($storm, 'pg_cancel_backend', $_) } keys %sent));
 }
 $c->sql($p, sprintf($storm, 'pg_terminate_backend', $_)) for qw(terminate apply);
 my $until = time + 2;
@@ -69,7 +69,7 @@ $c->sql($p, "ROLLBACK PREPARED 'new'");
 stop_acks();
 for my $level (qw(off local))
 {
-	my ($code) = $c->sql_try($p, "SET synchronous_commit = $level; INSERT INTO t VALUES ('$level')", timeout => 10);
+	my ($code) = $c->sql_try($p, "SET synchronous_commit = $level; INSERT INTO t VALUES ('$level')");
 	is($code, 0, "synchronous_commit = $level waits for nobody");
 }
 my %wait = map { $_ => launch("SET synchronous_commit = $_", "INSERT INTO t VALUES ('$_')") } qw(remote_write on remote_apply);
@@ -83,7 +83,7 @@ for my $i (@others)
 	$c->sql($i, 'SELECT pg_wal_replay_pause()');
 	$c->wait_for(sub { $c->sql($i, 'SELECT pg_get_wal_replay_pause_state()') eq 'paused' }, 10, 'paused');
 }
-my ($code) = $c->sql_try($p, "INSERT INTO t VALUES ('flushed')", timeout => 10);
+my ($code) = $c->sql_try($p, "INSERT INTO t VALUES ('flushed')");
 is($code, 0, 'on is done when a quorum has flushed');
 my $apply = launch('SET synchronous_commit = remote_apply', "INSERT INTO t VALUES ('applied')");
 $c->wait_for(sub { waiting() == 1 }, 30, 'remote_apply waits');

@@ -60,17 +60,17 @@ $c->stop($t);
 configure($t, "max_connections = 80\nmax_prepared_transactions = 5\n");
 $c->start($t);
 $c->wait_complete;
-$c->sql($t, 'SELECT quantadb_promote()', timeout => 45);
+$c->sql($t, 'SELECT quantadb_promote()', timeout => 120);
 for my $i ($p, $o)
 {
 	$c->wait_for(sub { why_not($t, $i) =~ /^false its max_connections is below the cluster's 80/ }, 30, "n$i says why");
 	pass("n$i cannot be primary and says why");
-	like($c->sql($i, "SELECT why_not FROM quantadb_status()"), qr/max_connections/, 'on itself too');
+	$c->sql_becomes($i, "SELECT why_not FROM quantadb_status()", qr/max_connections/, 'on itself too');
 }
 $c->wait_for(sub { $c->sql($o, 'SELECT pg_get_wal_replay_pause_state()') eq 'paused' }, 30, 'replay is paused');
 $c->sql($t, 'INSERT INTO l VALUES (1)');
 pass('commits go on: what is flushed there counts');
-is($c->sql($t, 'SELECT can_lose FROM quantadb_status()'), '0', 'but nobody could follow the primary, and can_lose says so');
+$c->sql_becomes($t, 'SELECT can_lose FROM quantadb_status()', '0', 'but nobody could follow the primary, and can_lose says so');
 
 # ---- the primary goes: none of the others can open, and none of them ends ----
 $c->sql($t, "SELECT quantadb_set('open_timeout', '1s')");
@@ -82,12 +82,13 @@ is($c->sql($_, 'SELECT 1'), '1', "n$_ serves") for $p, $o;
 is($c->primary, 0, 'there is no primary');
 
 # ---- a restart is all it takes ----
+$c->wait_for(sub { ($c->sql_try($o, "SELECT quantadb_set('open_timeout', '20s')"))[0] == 0 }, 60, 'time to open');
 $c->stop($_) for $p, $o;
 $c->start($_) for $p, $o;
 is($c->sql($_, 'SHOW max_connections'), '80', "n$_ has what the WAL demands") for $p, $o;
 like(QuantaCluster::slurp($c->node($o)->{log}), qr/max_connections is raised from 50 to 80/, 'and its log says so');
 $c->wait_for(sub { $c->primary }, 60, 'a primary');
-is($c->sql($c->primary, 'SELECT count(*) FROM l'), '1', 'with every row');
+is($c->sql($c->await_primary, 'SELECT count(*) FROM l'), '1', 'with every row');
 $c->start($t);
 $c->wait_complete(90);
 pass('three voters stream');

@@ -48,7 +48,7 @@ $c->wait_for(sub { !-e $c->node(2)->{data} . '/quantadb/stage' }, 30, 'what was 
 # A clone is a full member: it takes over.
 $c->kill_all(1);
 $c->wait_for(sub { ($c->psql_rw('INSERT INTO after VALUES (0)'))[0] == 0 }, 60, 'a clone takes over');
-my $p = $c->primary;
+my $p = $c->await_primary;
 isnt($p, 1, "n$p is primary");
 is($c->sql($p, 'SELECT count(*) FROM before'), '20000', 'with all data');
 done_testing();

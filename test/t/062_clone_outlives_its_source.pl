@@ -6,7 +6,7 @@ use QuantaCluster;
 use Test::More;
 
 my $bindir = $ENV{PG_BINDIR} || '/usr/lib/postgresql/15/bin';
-my $rate = 24;					# MB/s
+my $rate = 8;					# MB/s
 my $c = QuantaCluster->new(n => 4, conf => "wal_compression = off\nfull_page_writes = on\n");
 $c->create_first(1);
 $c->init(1);
@@ -41,9 +41,14 @@ $c->wait_for(sub {
 is($step, 'clone', 'others see what n4 does');
 cmp_ok($total, '>', 70e6, 'how much there is to do');
 cmp_ok(scalar @seen, '>', 2, 'and how far it is, every few MB');
+# It gets no further before the source is dead, and then as fast as it can.
+$c->signal_children('STOP', 4, 'quantadb resync');
+is(() = QuantaCluster::slurp($log) =~ /The clone is complete/g, 0, 'it is in the middle');
 $c->kill_all(1);
 my $p;
 $c->wait_for(sub { $p = $c->primary; $p && $p != 1 }, 60, 'another primary');
+$c->sql(4, $_) for 'ALTER SYSTEM RESET quantadb.clone_rate', 'SELECT pg_reload_conf()';
+$c->signal_children('CONT', 4, 'quantadb resync');
 $c->wait_for(sub { $c->sql_try($p, q{INSERT INTO wide SELECT repeat('y', 1000000) FROM generate_series(1, 3)}); $c->state(4) eq 'replica' },
 	120, 'n4 streams');
 $c->stop_writers;

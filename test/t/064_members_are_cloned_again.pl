@@ -80,7 +80,7 @@ $c->wait_for(sub { ($c->state(3) eq 'replica') && $c->sql(1, q{SELECT count(*) F
 	WHERE event = 'clone_done' AND node = 'n3'}) eq '2' }, 90, 'n3 has been cloned again');
 $c->wait_complete;
 like($c->sql(1, q{SELECT string_agg(event, ' ' ORDER BY number) FROM quantadb_journal WHERE node = 'n3' AND event LIKE 'clone%'}),
-	qr/clone_due clone clone_done$/, 'the journal says why and when');
+	qr/clone_due (clone )+clone_done$/, 'the journal says why and when');
 is($c->sql(1, q{SELECT string_agg(name, ',' ORDER BY name) FROM quantadb_nodes WHERE role = 'voter'}), $member, 'it is the voter that it was');
 $c->wait_replayed(3, 1);
 is($c->fingerprint(3), $c->fingerprint(1), 'its tables are the primary\'s');

@@ -68,10 +68,13 @@ sub source_now
 }
 my $first = source_now(40e6, 0);
 like($first, qr/^[23]$/, 'a replica again');
+# Slow enough that the next one is found before the clone is done.
+$c->sql(4, q{ALTER SYSTEM SET quantadb.clone_rate = '1MB'; SELECT pg_reload_conf()});
 $c->kill_all($first);
 my $second = source_now(0, $first);
 is($second, 5 - $first, 'then the other one');
 $c->kill_all($second);
+$c->sql(4, q{ALTER SYSTEM RESET quantadb.clone_rate; SELECT pg_reload_conf()});
 $c->wait_for(sub { $c->state(4) eq 'replica' }, 120, 'n4 streams');
 $c->stop_writers;
 my $text = QuantaCluster::slurp($log4);

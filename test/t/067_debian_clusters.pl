@@ -9,6 +9,7 @@ use Test::More;
 plan(skip_all => 'needs Debian\'s postgresql-common') unless -x '/usr/bin/pg_createcluster';
 
 my $c = QuantaCluster->new(n => 3);
+$ENV{PGCTLTIMEOUT} = 180;
 $ENV{PG_CLUSTER_CONF_ROOT} = "$c->{dir}/etc";
 my $log = "$c->{dir}/ctl.log";
 

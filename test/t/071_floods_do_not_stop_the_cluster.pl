@@ -33,12 +33,12 @@ my $n = 0;
 sub commits_go_on
 {
 	my ($what) = @_;
-	my ($code, $out, $err) = $c->sql_try($p, "INSERT INTO t VALUES (" . ++$n . ")", timeout => 20);
+	my ($code, $out, $err) = $c->sql_try($p, "INSERT INTO t VALUES (" . ++$n . ")", timeout => 120);
 	is($code, 0, "commits go on: $what");
 }
 
 my $more = 0;
-sub commits { my ($code) = $c->sql_try($p, 'INSERT INTO t VALUES (' . ++$n . ')', timeout => 20); return $code == 0 ? ++$more : 0 }
+sub commits { my ($code) = $c->sql_try($p, 'INSERT INTO t VALUES (' . ++$n . ')', timeout => 120); return $code == 0 ? ++$more : 0 }
 
 my %bytes = (
 	'nothing at all' => '',
@@ -89,14 +89,14 @@ my $r = $p == 1 ? 2 : 1;
 $c->sql($r, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'walreceiver'});
 $c->wait_for(sub { $c->sql($p, q{SELECT count(*) FROM quantadb_replication WHERE state = 'streaming'}) eq '2' }, 30, 'two streams');
 commits_go_on('after a stream was made anew');
-is($c->sql($p, q{SELECT count(*) FROM quantadb_nodes WHERE connected}), '3', 'the members are connected');
-is(($c->http($p, '/primary'))[0], 200, 'and HTTP answers');
+$c->sql_becomes($p, q{SELECT count(*) FROM quantadb_nodes WHERE connected}, '3', 'the members are connected');
+$c->becomes(sub { ($c->http($p, '/primary'))[0] }, 200, 'and HTTP answers');
 kill 'KILL', @children;
 waitpid($_, 0) for @children;
 
 # a client that opens many connections before it says anything on them is no attacker
-my @slow = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $c->node($p)->{http}, Timeout => 10) } 1 .. 100;
-is(($c->http($p, '/primary'))[0], 200, 'one more is answered, so all of them were taken');
+my @slow = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $c->node($p)->{http}, Timeout => 60) } 1 .. 100;
+$c->becomes(sub { ($c->http($p, '/primary'))[0] }, 200, 'one more is answered, so all of them were taken');
 my $answered = 0;
 for my $s (grep { defined } @slow)
 {
@@ -116,7 +116,7 @@ my $config = "$c->{dir}/curl";
 open(my $f, '>', $config) or die;
 print $f qq{url = "$url"\noutput = "/dev/null"\n} for 1 .. 10000;
 close $f;
-IPC::Run::run([ 'curl', '-s', '--noproxy', '*', '-Z', '--parallel-max', '100', '-m', '120', '-w', '%{http_code}\n', '-K', $config ],
+IPC::Run::run([ 'curl', '-s', '--noproxy', '*', '-Z', '--parallel-max', '100', '-m', '300', '-w', '%{http_code}\n', '-K', $config ],
 	'<', \undef, '>', \$out, '2>', \$err);
 my %answers;
 $answers{$_}++ for split(/\n/, $out);
@@ -125,6 +125,6 @@ is(($answers{200} || 0) + ($answers{503} || 0), 10000, '10,000 requests in paral
   or diag(join(', ', map { "$answers{$_} times $_" } sort keys %answers));
 commits_go_on('after them');
 is($started->($p), $before, 'no worker has died');
-is(($c->http($p, '/primary'))[0], 200, 'the node is primary as before');
+$c->becomes(sub { ($c->http($p, '/primary'))[0] }, 200, 'the node is primary as before');
 is($c->sql($p, 'SELECT epoch FROM quantadb_status()'), '1', 'there was no failover');
 done_testing();

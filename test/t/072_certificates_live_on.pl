@@ -23,7 +23,7 @@ my %first = map { $_ => openssl('x509', '-in', pem($c, $_), '-noout', '-serial')
 $c->wait_for(sub { !grep { openssl('x509', '-in', pem($c, $_), '-noout', '-serial') eq $first{$_} } 1, 2 },
 	60, 'both certificates are renewed');
 pass('certificates are renewed well before they expire');
-is($c->sql(1, 'SELECT count(*) FROM quantadb_nodes WHERE connected'), '3', 'the members are connected');
+$c->sql_becomes(1, 'SELECT count(*) FROM quantadb_nodes WHERE connected', '3', 'the members are connected');
 $c->stop(2);
 $c->wait_for(sub { my ($out, $err) = ('', ''); !IPC::Run::run(['openssl', 'x509', '-in', pem($c, 2), '-noout', '-checkend', '0'], '>', \$out, '2>', \$err) },
 	60, 'the certificate of a stopped node expires');
@@ -63,14 +63,14 @@ my ($code, $out, $err);
 $d->copy_node(2, 1);
 my $token = $d->sql(1, 'SELECT quantadb_join_token()');
 my $host = 'localhost:' . $d->node(1)->{http};
-($code, $out, $err) = $d->sql_try(2, "SELECT quantadb_join('$host', '$token')", timeout => 60);
+($code, $out, $err) = $d->sql_try(2, "SELECT quantadb_join('$host', '$token')", timeout => 120);
 like($err, qr/certificate|subject name/i, 'the name of the host has to be in the certificate of a company');
 openssl('x509', '-req', '-in', "$dir/n1.csr", '-CA', "$dir/ca.crt", '-CAkey', "$dir/ca.key", '-CAcreateserial',
 	'-days', '2', '-out', "$dir/n1.crt", '-extfile', do { QuantaCluster::append_file("$dir/ext", "subjectAltName = DNS:localhost,DNS:n1\n"); "$dir/ext" });
 $d->stop(1);
 $d->start(1);
 $d->wait_for(sub { $d->write_ok(1) }, 30, 'n1 is primary again');
-$d->sql_try(2, "SELECT quantadb_join('$host', '$token')", timeout => 60);
+$d->sql_try(2, "SELECT quantadb_join('$host', '$token')", timeout => 120);
 $d->wait_for(sub { $d->state(2) eq 'replica' }, 60, 'n2 streams');
 pass("members with a company's certificates");
 ok(!-e $d->node(1)->{data} . '/quantadb/keys/ca.key', 'no authority of our own was made');

@@ -11,7 +11,7 @@ use Test::More;
 
 my $t = QuantaTable->server;
 my ($worker, $second, $old) = map { $t->connect_to } 1 .. 3;
-$_->do("SET statement_timeout = '20s'") for $worker, $second;
+$_->do("SET statement_timeout = '120s'") for $worker, $second;
 my $rows = $QuantaTable::am eq 'heap' ? 150 : 255;
 # How many transactions; on heap there are fewer rows on a page.
 my @counts = grep { $_ <= $rows } (1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 127, 128, 200, 253, 254, 255);

@@ -9,7 +9,7 @@ use QuantaCluster;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $c = QuantaCluster->new(n => 3, conf => "quantadb.stall_timeout = 1500\n");
+my $c = QuantaCluster->new(n => 3, conf => "quantadb.stall_timeout = 4000\n");
 QuantaCluster::run_ok('cc', '-shared', '-fPIC', '-o', "$c->{dir}/slow_disk.so", "$FindBin::Bin/../lib/slow_disk.c", '-ldl');
 chmod 0755, "$c->{dir}/slow_disk.so";
 {
@@ -57,8 +57,14 @@ pass("n$stalled streams again once its disk works");
 
 # It is fit for a seat again only when it has been well for a while.
 $c->wait_complete;
-my $session = QuantaClient::connect_to('127.0.0.1', $c->node($p)->{sql});
-is(QuantaClient::query($session, 'INSERT INTO w VALUES (-1)'), '', 'a session of the primary writes');
+my $session;
+my $row = -1000;
+$c->wait_for(sub {
+	$session = QuantaClient::connect_to('127.0.0.1', $c->node($p)->{sql});
+	my $state = $session && QuantaClient::query($session, 'INSERT INTO w VALUES (' . --$row . ')');
+	return defined $state && $state eq '';
+}, 30, 'a session of the primary writes');
+pass('a session of the primary writes');
 my $postmaster = $c->postmaster($p);
 kill 'STOP', $postmaster;
 my $hung = $p;

@@ -42,13 +42,13 @@ like($c->sql($p, "SELECT string_agg(reason, ' ') FROM quantadb_journal WHERE eve
 is($c->sql(1, 'SELECT count(*) FROM quantadb_lost_writes'), '0', 'nothing was thrown away');
 $c->wait_for(sub { $c->sql($p, "SELECT why_not FROM quantadb_nodes WHERE name = 'n1'") =~ /disk/ }, 20, 'why_not of n1');
 pass('why_not says so as well');
-my ($code, undef, $err) = $c->sql_try($p, "SELECT quantadb_promote('n1')", timeout => 45);
+my ($code, undef, $err) = $c->sql_try($p, "SELECT quantadb_promote('n1')", timeout => 120);
 isnt($code, 0, 'it cannot be promoted');
 like($err, qr/its disk/, 'with the reason');
 
 unlink "$data/ballast";
 $c->wait_for(sub { $c->sql($p, "SELECT why_not FROM quantadb_nodes WHERE name = 'n1'") eq '' }, 40, 'n1 is fit again');
-is($c->sql($p, "SELECT quantadb_promote('n1') > 0", timeout => 60), 't', 'with room it can');
+$c->becomes(sub { $c->sql($p, "SELECT quantadb_promote('n1') > 0") }, 't', 'with room it can');
 for my $i (1 .. 3)
 {
 	$c->wait_for(sub { $c->state($i) =~ /replica|primary/ }, 60, "n$i serves");

@@ -1,7 +1,7 @@
-# 082_kill_keeps_tables.pl with forty kills.
+# 084_kill_keeps_tables.pl with forty kills.
 use strict;
 use warnings;
 use FindBin;
 
 $ENV{QUANTADB_KILLS} ||= 40;
-do "$FindBin::Bin/../082_kill_keeps_tables.pl" or die $@ || $!;
+do "$FindBin::Bin/../084_kill_keeps_tables.pl" or die $@ || $!;
