@@ -20,7 +20,7 @@ EXTRA_CLEAN  = build/fuzz build/unit build/sim build/model tmp_regress
 
 # Without libraft nothing builds: its place is found, or made, before all else.
 # Goals that need no compiler do without.
-no_deps = clean distclean maintainer-clean uninstall help demo-stop indent model bench chaos
+no_deps = clean distclean maintainer-clean uninstall help check-assert check-sanitize demo-stop indent model bench chaos
 ifneq ($(filter-out $(no_deps),$(or $(MAKECMDGOALS),all)),)
 include build/deps.mk
 endif
@@ -40,7 +40,7 @@ endif
 build/deps.mk: test/scripts/deps.sh
 	@test/scripts/deps.sh build
 
-.PHONY: deps unit layers test check-long chaos demo demo-stop bench indent model sim help fuzz
+.PHONY: deps unit layers test check-long check-assert check-sanitize chaos demo demo-stop bench indent model sim help fuzz
 
 deps:
 	@test/scripts/deps.sh test
@@ -58,6 +58,12 @@ test:
 check-long:
 	@MAKE="$(MAKE)" SCENARIO=all bash test/scripts/chaos.sh; chaos=$$?; \
 		MAKE="$(MAKE)" bash test/scripts/run_tests.sh long && exit $$chaos
+
+check-assert:
+	@bash test/scripts/check_server.sh assert
+
+check-sanitize:
+	@bash test/scripts/check_server.sh sanitize
 
 chaos:
 	@MAKE="$(MAKE)" bash test/scripts/chaos.sh
@@ -90,6 +96,7 @@ help:
 	@echo "make demo-stop   stop and remove them"
 	@echo "make test        everything: unit, layers, regress, clusters"
 	@echo "make check-long  all scenarios of chaos, the same and the tests that take long"
+	@echo "make check-assert, check-sanitize  suites on a server with assertions, also with ASan and UBSan"
 	@echo "make chaos       SCENARIO=mix MINUTES=1: faults under load, then a verdict"
 	@echo "make unit        src/core and the Raft node alone"
 	@echo "make layers      who includes whom, which symbols leave"

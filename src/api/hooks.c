@@ -332,7 +332,8 @@ is_superuser_name(const char *name)
  * starts up would: libpq then tries its next host.  A fenced one reports
  * itself read-only, so that target_session_attrs=read-write passes it by.
  * Source "session" wins over every configured value and leaves the reset value
- * alone, which lift_read_only() returns to.
+ * alone, which lift_read_only() returns to.  The session has no user yet whose
+ * setting it could be.
  */
 static void
 client_authentication(Port *port, int status)
@@ -351,7 +352,8 @@ client_authentication(Port *port, int status)
 				 errhint("%s", qdb_primary_hint())));
 	if (gate != QDB_GATE_INERT && gate != QDB_GATE_OPEN)
 	{
-		SetConfigOption("default_transaction_read_only", "on", PGC_USERSET, PGC_S_SESSION);
+		(void) set_config_option_ext("default_transaction_read_only", "on", PGC_USERSET, PGC_S_SESSION,
+									 BOOTSTRAP_SUPERUSERID, GUC_ACTION_SET, true, 0, false);
 		forced_read_only = true;
 	}
 }

@@ -751,6 +751,13 @@ END
 		my $code = $?;
 		stop_writers();
 		$_->teardown for @clusters;
+		# A server with assertions says so in its log only: its process comes back.
+		for my $node (grep { defined } map { @{ $_->{nodes} } } @clusters)
+		{
+			my ($found) = slurp($node->{log}) =~ /^(.*(?:TRAP: |write past chunk end|ERROR: AddressSanitizer|runtime error: ).*)$/m or next;
+			print "not ok - $node->{name} checks itself: $found\n";
+			$code ||= 1;
+		}
 		my $clean = $code == 0 && Test::More->builder->is_passing && !$ENV{QUANTADB_KEEP};
 		for my $cluster (@clusters)
 		{

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 #
-# deps.sh [build|test]
+# deps.sh [build|test|server]
 #	Installs the Debian packages that are missing and makes libraft available.
 #
 # "build" (the default) brings what compiles and runs QuantaDB, "test" also what
-# only the tests use.  apt-get runs only when a package is missing, as root or
+# only the tests use, "server" what builds PostgreSQL itself (check_server.sh).  apt-get runs only when a package is missing, as root or
 # through sudo.
 #
 # libraft has to be 0.22 or newer: older ones lack the interface that our I/O
@@ -29,6 +29,7 @@ build_packages=(gcc make pkg-config dpkg-dev autoconf automake libtool ca-certif
 	liblz4-dev libzstd-dev
 	curl jq perl procps util-linux)
 test_packages=(libipc-run-perl libdbd-pg-perl haproxy prometheus chromium chromium-driver pgbouncer iproute2 iptables spin pg-bsd-indent openssl clang-14 libclang-rt-14-dev)
+server_packages=(libicu-dev zlib1g-dev tar)
 
 missing_packages() {
 	local p
@@ -143,6 +144,7 @@ use_raft() {
 case $level in
 build) install_packages "${build_packages[@]}" ;;
 test) install_packages "${build_packages[@]}" "${test_packages[@]}" ;;
-*) die "usage: deps.sh [build|test]" ;;
+server) install_packages "${build_packages[@]}" "${server_packages[@]}" ;;
+*) die "usage: deps.sh [build|test|server]" ;;
 esac
 use_raft

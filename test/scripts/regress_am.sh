@@ -73,54 +73,8 @@ as_owner() {
 
 # ---- the test files ----
 
-# The system's own package sources, as sources of source packages, in a private place.
-apt_with_sources() {	# folder
-	local f
-	mkdir -p "$1/parts" "$1/lists/partial" "$1/cache/archives/partial"
-	for f in /etc/apt/sources.list.d/*.sources; do
-		[ -r "$f" ] && sed -E 's/^Types:.*/Types: deb-src/' "$f" >"$1/parts/$(basename "$f")"
-	done
-	cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
-		sed -nE 's/^[[:space:]]*deb[[:space:]]+/deb-src /p' >"$1/parts/all.list"
-	apt=(apt-get -q -o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$1/parts"
-		-o "Dir::State::lists=$1/lists" -o "Dir::Cache=$1/cache" -o APT::Get::List-Cleanup=0)
-	[ "$(id -u)" = 0 ] && apt+=(-o APT::Sandbox::User=root)
-}
-
-fetch_source() {	# leaves an unpacked tree in build/postgresql
-	local version place=$top/build/postgresql apt
-	version=$(dpkg-query -W -f '${source:Version}' postgresql-15 2>/dev/null)
-	rm -rf "$place"
-	mkdir -p "$place"
-	apt_with_sources "$place/apt"
-	(
-		cd "$place" || exit 1
-		"${apt[@]}" update
-		"${apt[@]}" source --only-source "postgresql-15=$version" && exit 0
-		echo "regress_am: no source package of $version, trying older ones"
-		for older in $(apt-cache -o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$place/apt/parts" \
-			-o "Dir::State::lists=$place/apt/lists" -o "Dir::Cache=$place/apt/cache" \
-			showsrc postgresql-15 2>/dev/null | sed -n 's/^Version: //p' | sort -Vru); do
-			[ "$older" != "$version" ] &&
-				"${apt[@]}" source --only-source "postgresql-15=$older" && exit 0
-		done
-		exit 1
-	) >"$work/source.log" 2>&1
-	local code=$?
-	rm -rf "$place/apt"
-	return $code
-}
-
 find_source() {
-	source_tree=${SOURCE:-}
-	if [ -z "$source_tree" ]; then
-		source_tree=$(find build/postgresql -mindepth 1 -maxdepth 1 -type d -name 'postgresql-15-*' 2>/dev/null | head -n 1)
-	fi
-	if [ -z "$source_tree" ]; then
-		fetch_source || { sed 's/^/# /' "$work/source.log"; die "no source package of PostgreSQL 15; set SOURCE=dir"; }
-		source_tree=$(find build/postgresql -mindepth 1 -maxdepth 1 -type d -name 'postgresql-15-*' | head -n 1)
-	fi
-	[ -f "$source_tree/src/test/regress/parallel_schedule" ] || die "\"$source_tree\" is no PostgreSQL source tree"
+	source_tree=$(bash test/scripts/source.sh) || die "no source tree of PostgreSQL 15"
 	echo "# test files of PostgreSQL $(sed -n "s/^PACKAGE_VERSION='\(.*\)'/\1/p" "$source_tree/configure")," \
 		"server $("$bindir/postgres" --version | sed 's/[^0-9]*//')"
 }
@@ -233,7 +187,7 @@ check_standby() {	# port, standby's port, standby's log
 	sed -i '/^\\\(un\)\?restrict /d' "$work/primary.dump" "$work/standby.dump"
 	check "$subject: primary and standby dump the same" cmp "$work/primary.dump" "$work/standby.dump"
 	check "$subject: the standby's log has no PANIC and no inconsistent page" \
-		eval "! grep -E 'PANIC|FATAL.*(inconsistent|resource manager)|TRAP|terminated by signal' '$3'"
+		eval "! grep -E 'PANIC|FATAL.*(inconsistent|resource manager)|TRAP|terminated by signal|write past chunk end' '$3'"
 	for d in regression isolation_regression; do
 		[ "$(sql "$2" postgres "SELECT count(*) FROM pg_database WHERE datname = '$d'")" = 1 ] || continue
 		[ "$subject" = quantadb ] && check "$subject: quantadb_check of $d on the standby" check_tables "$2" "$d"
@@ -257,7 +211,7 @@ run_all() {	# access method, run's name
 	for suite in $suites; do
 		run_suite "$suite" "$2" "$port"
 	done
-	check "$2 ($1): no server process crashed" eval "! grep -E 'PANIC|TRAP|was terminated by signal' '$log'"
+	check "$2 ($1): no server process crashed" eval "! grep -E 'PANIC|TRAP|was terminated by signal|write past chunk end' '$log'"
 	for suite in $suites; do
 		[ "$suite" = regress ] && d=regression || d=isolation_regression
 		check "$2 ($1): btrees of $d agree with their tables" check_indexes "$port" "$d"
