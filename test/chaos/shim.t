@@ -73,9 +73,15 @@ is(below(q{sysopen(F, 'a', O_WRONLY); print F->sync ? 'synced' : "$!", ' ', F->s
 order('set', 'sync_delay_ms=300');
 cmp_ok(below(q{$t = Time::HiRes::time; sysopen(F, 'a', O_WRONLY); F->sync; print Time::HiRes::time - $t}), '>', 0.3, 'a slow one');
 order('set', 'sync_delay_ms=0', 'rate=2');
-my $rate = below(q{use Time::HiRes; $t = Time::HiRes::clock_gettime(Time::HiRes::CLOCK_MONOTONIC); open(U, '/proc/uptime'); ($u) = split / /, <U>;
-	select(undef, undef, undef, 2); print Time::HiRes::clock_gettime(Time::HiRes::CLOCK_MONOTONIC) - $t, ' '; open(U, '/proc/uptime'); ($v) = split / /, <U>; print $v - $u});
-my ($fake, $true) = split(/ /, $rate);
+# Two clocks are not read at one moment, and less so on a busy machine: one good measurement is enough.
+my ($rate, $fake, $true);
+for (1 .. 10)
+{
+	$rate = below(q{use Time::HiRes; $t = Time::HiRes::clock_gettime(Time::HiRes::CLOCK_MONOTONIC); open(U, '/proc/uptime'); ($u) = split / /, <U>;
+		select(undef, undef, undef, 2); print Time::HiRes::clock_gettime(Time::HiRes::CLOCK_MONOTONIC) - $t, ' '; open(U, '/proc/uptime'); ($v) = split / /, <U>; print $v - $u});
+	($fake, $true) = split(/ /, $rate);
+	last if abs($fake / $true - 2) < 0.2;
+}
 cmp_ok(abs($fake / $true - 2), '<', 0.2, "two seconds take one at rate 2 ($rate)");
 order('set', 'rate=1', 'jump_ms=3600000');
 cmp_ok(abs(below(q{print Time::HiRes::time}) - Time::HiRes::time() - 3600), '<', 60, 'the time of day jumps');

@@ -26,7 +26,9 @@ $c->wait_for(
 	},
 	30, 'writes are refused');
 pass('a minority refuses writes');
-isnt($c->state($p), 'primary', 'and does not call itself primary');
+my $state;
+$c->wait_for(sub { $state = $c->state_now($p) }, 30, "n$p answers");
+isnt($state, 'primary', 'and does not call itself primary');
 $c->becomes(sub { ($c->http($p, '/primary'))[0] }, 503, 'nor does /primary');
 ($code) = $c->psql_rw('INSERT INTO m VALUES (3)', timeout => 60);
 isnt($code, 0, 'libpq finds nobody that takes writes');

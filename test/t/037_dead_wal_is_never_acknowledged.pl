@@ -23,8 +23,9 @@ $c->sql(1, "SET synchronous_commit = local; INSERT INTO t SELECT g, 'lost' FROM 
 $c->sql(1, "SET synchronous_commit = local; UPDATE t SET v = 'lost' WHERE id % 2 = 0");
 my $end = $c->sql(1, 'SELECT pg_current_wal_flush_lsn()');
 $c->wait_for(sub { $c->sql(4, "SELECT pg_last_wal_receive_lsn() >= '$end'") eq 't' }, 30, 'n4 has received the dead branch');
-$c->kill_all(1);
+# Before anybody can tell it to forget that.
 $c->kill_all(4);
+$c->kill_all(1);
 for my $signal (qw(TERM CONT))
 {
 	$c->signal_children($signal, $_, 'walreceiver') for 2, 3;

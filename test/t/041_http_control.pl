@@ -104,7 +104,7 @@ $c->wait_for(sub { $c->sql($p, 'SELECT can_lose FROM quantadb_status()') eq '1' 
 my ($promoted, $answer) = call($s, 'POST', '/cluster/promote', $admin, encode_json({ node => "n$r" }));
 is($promoted, 200, 'a switchover') or diag(encode_json($answer));
 is($answer->{epoch}, $c->sql($r, 'SELECT epoch FROM quantadb_status()'), 'answers the epoch');
-is($c->primary, $r, 'to the node that was named');
+is($c->state_now($r), 'primary', 'to the node that was named');
 $c->becomes(sub { scalar(grep { $_->{event} eq 'control' && $_->{reason} =~ /of postgres asked to promote n$r/ } @{ $c->journal($r) }) }, 1,
 	'the journal says who asked');
 $c->becomes(sub { (grep { $_->{event} eq 'gate_open' && $_->{reason} =~ /nobody could write for \d+ ms/ } @{ $c->journal($r) }) ? 'yes' : 'no' }, 'yes',

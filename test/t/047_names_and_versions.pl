@@ -108,8 +108,8 @@ $c->start(2);
 ($code, $out, $err) = $c->ask_join(2, 1, token => $token);
 isnt($code, 0, 'a token of another cluster is refused');
 like($err, qr/ERROR: +22023.*not of the cluster that the token is for.*HINT: .*quantadb_join_token/s, 'as one');
-is($c->state(1), 'primary', 'n1 goes on');
-is($c->state(3), 'primary', 'so does the other one');
+is($c->state_now(1), 'primary', 'n1 goes on');
+is($c->state_now(3), 'primary', 'so does the other one');
 
 # ---- a member that is another one by now ----
 ($code, $out, $err) = $c->ask_join(2, 1);

@@ -51,7 +51,7 @@ for my $from ('target', 'primary', 'other')
 	my $end = time;
 	is($code, 0, "asked of the $from") or diag($err);
 	cmp_ok($new || 0, '>', $epoch, "it returns the new epoch $new");
-	is($c->state($t), 'primary', "n$t is primary when it returns");
+	is($c->state_now($t), 'primary', "n$t is primary when it returns");
 	$c->wait_for(sub { $c->state($p) eq 'replica' && $c->state($o) eq 'replica' }, 60,
 		"n$p and n$o stream from n$t");
 	my $before = grep { $_->[2] < $end } $c->acknowledged;

@@ -27,7 +27,7 @@ sub is_refused
 	like($err, qr/HINT: +\S/, 'and what to do') unless $args{no_hint};
 	$c->wait_for(sub { $c->sql(1, 'SELECT count(*) FROM quantadb_nodes') eq '1' }, 30, 'it has left');
 	is($c->sql(4, 'SELECT count(*) FROM mine'), '3', 'its data is there');
-	is($c->state(4), 'inert', 'and it is no member');
+	is($c->state_now(4), 'inert', 'and it is no member');
 	$c->{n} = 3;
 }
 my $four = $c->node(4);

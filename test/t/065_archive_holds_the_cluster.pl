@@ -95,5 +95,5 @@ $c->start(4);
 $c->wait_for(sub { ($c->sql_try(4, 'SELECT pg_is_in_recovery()'))[1] eq 'f' }, 60, 'recovered');
 is(join(',', $c->missing_numbers(4, 't')), '', 'every acknowledged row is there');
 is($c->sql(4, q{SELECT string_agg(DISTINCT s, ',' ORDER BY s) FROM gone}), 'kept 1,kept 2,kept 3', 'and none that was taken back');
-is($c->state(4), 'inert', 'in a server of its own');
+is($c->state_now(4), 'inert', 'in a server of its own');
 done_testing();

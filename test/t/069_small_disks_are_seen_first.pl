@@ -18,7 +18,7 @@ my ($code, $out, $err) = $c->ask_join(2, 1);
 isnt($code, 0, 'refused');
 like($err, qr/needs \d+ MB in .*, and \d+ MB are free.*Make room and join again/s, 'with both numbers, and what to do');
 is($c->sql(2, 'SELECT count(*) FROM mine'), '3', 'its data is there');
-is($c->state(2), 'inert', 'it is no member');
+is($c->state_now(2), 'inert', 'it is no member');
 $c->wait_for(sub { $c->sql(1, 'SELECT count(*) FROM quantadb_nodes') eq '1' }, 30, 'it has left');
 $c->wait_for(sub { !-e "$data/quantadb/stage" }, 30, 'what was fetched is removed');
 pass('and nothing is left of it');

@@ -81,7 +81,7 @@ SKIP:
 	my $began = time;
 	for (1 .. 20) { $c->psql_rw("INSERT INTO w VALUES (-10 - $_)", timeout => 60) }
 	note(sprintf 'a connection and commit at 80 ms and 1 %% loss: %d ms', 50 * (time - $began));
-	ok($c->primary, 'a primary at a distance');
+	ok($c->await_primary, 'a primary at a distance');
 	is($c->sql($c->await_primary, $epoch), $e, 'no failover at a distance');
 }
 done_testing();

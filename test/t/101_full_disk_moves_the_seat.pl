@@ -25,7 +25,7 @@ $c->create_first;
 $c->init(1);
 $c->join_copy($_) for 2, 3;
 $c->wait_complete;
-is($c->primary, 1, 'n1 is primary on its small disk');
+is($c->state_now(1), 'primary', 'n1 is primary on its small disk');
 $c->sql(1, 'CREATE TABLE w (x bigint PRIMARY KEY)');
 my @load = QuantaClient::start($c, 2, 'w');
 $c->wait_for(sub { scalar($c->acknowledged) >= 30 }, 60, '30 acknowledged rows');
