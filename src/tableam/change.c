@@ -205,7 +205,7 @@ wait_for_holders(QdbChange *c)
 
 /*
  * Makes sure that a row's xmax finds its place: as many new entries on its page,
- * or overflow entries on a page that is locked then.  True: the lock was
+ * if need be pruned, or overflow entries on a page that is locked then.  True: the lock was
  * dropped, and the caller starts over.
  */
 bool
@@ -229,8 +229,15 @@ qdb_change_make_room(QdbChange *c, int entries)
 		memcpy(c->refs, a.refs, sizeof(c->refs));
 		c->have_refs = true;
 	}
-	if (fits && qdb_alloc_fits(&a, false))
+	if (fits && qdb_alloc_fits(&a, 0))
 		return false;
+	if (!c->olocked && !(c->row.data[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW) &&
+		qdb_prune_for_change(c->rel, c->buf))
+	{
+		/* The row has moved on its page. */
+		qdb_change_unlock(c);
+		return true;
+	}
 	qdb_overflow_pin_own(c);
 	if (qdb_overflow_lock(c, (c->row.data[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW) ? entries - 1 : entries))
 		return false;
@@ -327,7 +334,7 @@ void
 qdb_plan_xx(QdbChange *c, QdbAlloc *a, const QdbXact *want, QdbEntry *e)
 {
 	qdb_change_alloc_init(c, a, 0);
-	if (!qdb_try_plan_xx(c, a, want, e) || !qdb_alloc_fits(a, false))
+	if (!qdb_try_plan_xx(c, a, want, e) || !qdb_alloc_fits(a, 0))
 		elog(ERROR, "no room for the xmax of row (%u,%u)", c->blk, c->off);
 	if (a->cap != a->old_cap)
 		e->cap = a->cap;
@@ -355,7 +362,7 @@ qdb_log_xx(QdbChange *c, uint8 op, const QdbEntry *e, bool vm_cleared)
 	QdbXact		def;
 	XLogRecPtr	lsn;
 
-	QdbXactInit(&def, GetCurrentTransactionIdIfAny(), FirstCommandId, QDB_X_PLAIN);
+	QdbXactInit(&def, GetCurrentTransactionIdIfAny(), FirstCommandId, QdbDefaultXmaxMask(op));
 	QdbRecWriterInit(&w, data, sizeof(data));
 	qdb_rec_write2(&w, c->off);
 	qdb_rec_write_entry(&w, e, &def);

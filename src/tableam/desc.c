@@ -54,9 +54,19 @@ qdb_table_desc(StringInfo buf, XLogReaderState *record)
 	Size		len = XLogRecGetDataLen(record);
 	uint8		info = XLogRecGetInfo(record) & XLOG_QDB_OPMASK;
 	TransactionId xid;
+	uint16		near;
 
-	if ((info == XLOG_QDB_PRUNE && len > sizeof(xid)) ||
-		(info == XLOG_QDB_UPDATE && len > sizeof(xid)))
+	if (info == XLOG_QDB_UPDATE && len == XLQ_CONFLICT_NEAR)
+	{
+		memcpy(&near, data, sizeof(near));
+		appendStringInfo(buf, "conflict %u", near > 0 ? XLogRecGetXid(record) - near : InvalidTransactionId);
+	}
+	else if (info == XLOG_QDB_UPDATE && len == XLQ_CONFLICT_XID)
+	{
+		memcpy(&xid, data, sizeof(xid));
+		appendStringInfo(buf, "conflict %u", xid);
+	}
+	else if (info == XLOG_QDB_PRUNE && len > sizeof(xid))
 	{
 		memcpy(&xid, data + 1, sizeof(xid));
 		appendStringInfo(buf, "flags 0x%02X conflict %u", (uint8) data[0], xid);

@@ -39,17 +39,25 @@ static void
 log_insert(Relation rel, Buffer buf, const QdbEntry *e, OffsetNumber off, const uint8 *row, Size len,
 		   bool init, bool vm_cleared)
 {
-	char		head[64];
+	char		head[16];
+	bool		same_natts = qdb_page_natts_before(BufferGetPage(buf), off) == row[QDB_ROW_NATTS];
 	QdbRecWriter w;
-	QdbXact		def;
 	XLogRecPtr	lsn;
 
-	QdbXactInit(&def, GetCurrentTransactionIdIfAny(), FirstCommandId, QDB_X_PLAIN);
 	QdbRecWriterInit(&w, head, sizeof(head));
-	qdb_rec_write_entry(&w, e, &def);
-	qdb_rec_write2(&w, off);
-	qdb_rec_write1(&w, row[QDB_ROW_FLAGS]);
-	qdb_rec_write1(&w, row[QDB_ROW_NATTS]);
+	qdb_rec_write1(&w, (row[QDB_ROW_FLAGS] & XLQ_INSERT_ROW) | (e->fresh ? XLQ_INSERT_FRESH : 0) |
+				   (e->cap > 0 ? XLQ_INSERT_CAP : 0) | (off > 255 ? XLQ_INSERT_WIDE : 0) |
+				   ((e->x.mask & QDB_X_SPECULATIVE) ? XLQ_INSERT_SPECULATIVE : 0) |
+				   (same_natts ? XLQ_INSERT_SAME_NATTS : 0));
+	qdb_rec_write1(&w, e->idx);
+	if (e->cap > 0)
+		qdb_rec_write1(&w, e->cap);
+	if (off > 255)
+		qdb_rec_write2(&w, off);
+	else
+		qdb_rec_write1(&w, off);
+	if (!same_natts)
+		qdb_rec_write1(&w, row[QDB_ROW_NATTS]);
 
 	XLogBeginInsert();
 	XLogRegisterBuffer(QDB_BLOCK_PAGE, buf, REGBUF_STANDARD | (init ? REGBUF_WILL_INIT : 0));
@@ -102,7 +110,7 @@ insert_row(Relation rel, QdbForm *form, CommandId cid, int options, BulkInsertSt
 		if (e.idx == 0)
 			elog(ERROR, "no entry for the row on page %u", BufferGetBlockNumber(buf));
 	}
-	if (!qdb_alloc_fits(&alloc, false))
+	if (!qdb_alloc_fits(&alloc, 0))
 		elog(ERROR, "no room for the row on page %u", BufferGetBlockNumber(buf));
 	if (alloc.empty || alloc.cap != alloc.old_cap)
 		e.cap = alloc.cap;
@@ -197,7 +205,7 @@ plan_multi(MultiPlan *plan, Page page, QdbForm *forms, int nforms, Size save, bo
 	qdb_alloc_init(a, page, forms[0].len);
 	if (!frozen)
 		plan->e.idx = qdb_alloc_entry(a, &plan->e.x, QDB_SHARE_INSERT, 0, &plan->e.fresh);
-	if ((!frozen && plan->e.idx == 0) || !qdb_alloc_fits(a, false))
+	if ((!frozen && plan->e.idx == 0) || !qdb_alloc_fits(a, 0))
 		elog(ERROR, "no room for the row");
 	if (a->empty || a->cap != a->old_cap)
 		plan->e.cap = a->cap;

@@ -60,11 +60,12 @@ typedef struct QdbPruneList
 	uint16		nunused;
 	uint16		ncool;
 	uint16		nclear;
+	bool		tight;			/* no entry stays that no row names */
 	OffsetNumber redirect[2 * QDB_MAX_OFFSETS];
 	OffsetNumber dead[QDB_MAX_OFFSETS];
 	OffsetNumber unused[QDB_MAX_OFFSETS];
 	OffsetNumber clear[QDB_MAX_OFFSETS];	/* rows without xmax from now on */
-	uint8		cool[QDB_MAX_CAP];	/* entries whose insertions all see */
+	uint16		cool[QDB_MAX_CAP];	/* entries whose insertions all see */
 } QdbPruneList;
 
 extern void qdb_page_init(Page page, int cap);
@@ -74,12 +75,13 @@ extern OffsetNumber qdb_page_next_offset(Page page);
 extern void qdb_page_put_row(Page page, OffsetNumber off, const uint8 *row, Size len);
 extern void qdb_page_refs(Page page, uint8 *refs);
 extern Size qdb_page_room(Page page);
+extern int	qdb_page_natts_before(Page page, OffsetNumber off);
 extern void qdb_page_trim_offsets(Page page);
 extern void qdb_page_prune(Page page, const QdbPruneList *list);
 extern void qdb_page_check(Relation rel, BlockNumber blk, Page page);
 extern void qdb_alloc_init(QdbAlloc *a, Page page, Size row_len);
 extern int	qdb_alloc_entry(QdbAlloc *a, const QdbXact *want, QdbShare share, int mine, bool *fresh);
-extern bool qdb_alloc_fits(QdbAlloc *a, bool reserve);
+extern bool qdb_alloc_fits(QdbAlloc *a, Size reserve);
 extern void qdb_alloc_apply(const QdbAlloc *a);
 
 /* ---- view.c: rows of a locked page ---- */
@@ -321,6 +323,7 @@ extern bool qdb_tuple_tid_valid(TableScanDesc scan, ItemPointer tid);
 
 extern void qdb_prune_opt(Relation rel, Buffer buf);
 extern bool qdb_prune_for_insert(Relation rel, Buffer buf);
+extern bool qdb_prune_for_change(Relation rel, Buffer buf);
 
 /* ---- fetch.c ---- */
 

@@ -109,6 +109,24 @@ qdb_page_put_row(Page page, OffsetNumber off, const uint8 *row, Size len)
 	memcpy((char *) page + header->pd_upper, row, len);
 }
 
+/*
+ * Low byte of the number of columns of the row before an offset, which is likely
+ * to be that of the row that comes there.  -1: there is none.
+ */
+int
+qdb_page_natts_before(Page page, OffsetNumber off)
+{
+	ItemId		lp;
+
+	if (off <= FirstOffsetNumber || off - 1 > PageGetMaxOffsetNumber(page))
+		return -1;
+	lp = PageGetItemId(page, off - 1);
+	if (!ItemIdIsNormal(lp) || ItemIdGetLength(lp) < QDB_ROW_HEADER ||
+		ItemIdGetOffset(lp) + ItemIdGetLength(lp) > QDB_SPECIAL_OFFSET)
+		return -1;
+	return QdbPageRow(page, off - 1)[QDB_ROW_NATTS];
+}
+
 /* Which entries do rows name?  refs has QDB_MAX_CAP + 1 elements. */
 void
 qdb_page_refs(Page page, uint8 *refs)
@@ -296,11 +314,11 @@ qdb_alloc_entry(QdbAlloc *a, const QdbXact *want, QdbShare share, int mine, bool
 }
 
 /*
- * True if all that was asked for fits.  reserve: and leaves what later changes
- * need, unless the row is the only one of its page.
+ * True if all that was asked for fits, and leaves as many bytes or entries for
+ * later changes, unless the row is the only one of its page.
  */
 bool
-qdb_alloc_fits(QdbAlloc *a, bool reserve)
+qdb_alloc_fits(QdbAlloc *a, Size reserve)
 {
 	Size		left;
 	int			zero = 0;
@@ -320,11 +338,11 @@ qdb_alloc_fits(QdbAlloc *a, bool reserve)
 	}
 	if (a->cap == 0)
 		a->cap = 1;				/* of an empty page, rows without entries */
-	if (!reserve || a->empty)
+	if (reserve == 0 || a->empty)
 		return true;
 	for (int i = 1; i <= a->old_cap; i++)
 		zero += entry_is_zero(QdbPageXact(a->page, i)) && !is_taken(a, i);
-	return left + zero * sizeof(QdbXact) >= QDB_RESERVE;
+	return left + zero * sizeof(QdbXact) >= reserve;
 }
 
 /* Makes the page as planned; in a critical section. */
@@ -461,7 +479,7 @@ qdb_page_prune(Page page, const QdbPruneList *list)
 		else
 			MemSet(QdbPageXact(page, i), 0, sizeof(QdbXact));
 	}
-	compact(page, Max(last, Min(special->cap, QDB_FIRST_CAP)));
+	compact(page, Max(last, list->tight ? 1 : Min(special->cap, QDB_FIRST_CAP)));
 	qdb_page_trim_offsets(page);
 }
 

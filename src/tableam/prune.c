@@ -238,6 +238,7 @@ qdb_prune_plan(QdbPrune *p, QdbView *view, TransactionId horizon, bool entries)
 {
 	memset(p, 0, offsetof(QdbPrune, busy));
 	p->list.nredirect = p->list.ndead = p->list.nunused = p->list.ncool = p->list.nclear = 0;
+	p->list.tight = false;
 	p->view = view;
 	p->horizon = horizon;
 	p->max = PageGetMaxOffsetNumber(view->page);
@@ -373,22 +374,19 @@ qdb_prune_opt(Relation rel, Buffer buf)
 }
 
 /*
- * For a row that does not fit on the page, which is locked exclusively: frees
- * space if that is worth a record.
+ * Prunes and cools a page that is locked exclusively, if at least as many entries
+ * become free, or line pointers.
  */
-bool
-qdb_prune_for_insert(Relation rel, Buffer buf)
+static bool
+prune_for_room(Relation rel, Buffer buf, int entries)
 {
 	Page		page = BufferGetPage(buf);
-	TransactionId horizon;
+	TransactionId horizon = GlobalVisTestNonRemovableHorizon(GlobalVisTestFor(rel));
 	bool		done = false;
 	int			old = 0;
 	QdbView		view;
 	QdbPrune	p;
 
-	if (QdbPageIsOverflow(page) || PageGetMaxOffsetNumber(page) == 0)
-		return false;
-	horizon = GlobalVisTestNonRemovableHorizon(GlobalVisTestFor(rel));
 	for (int i = 1; i <= QdbPageSpecial(page)->cap; i++)
 	{
 		QdbXact    *x = QdbPageXact(page, i);
@@ -396,11 +394,11 @@ qdb_prune_for_insert(Relation rel, Buffer buf)
 		old += !(x->mask & QDB_X_MULTI) && TransactionIdIsNormal(x->xid) &&
 			TransactionIdPrecedes(x->xid, horizon);
 	}
-	if (old < 4)
+	if (old < entries)
 		return false;
 	qdb_view_init(&view, rel, buf);
 	qdb_prune_plan(&p, &view, horizon, true);
-	if (p.list.ncool >= 4 || p.list.nunused > 0)
+	if (p.list.ncool >= entries || p.list.nunused > 0)
 	{
 		qdb_prune_execute(rel, &p, buf);
 		report_removed(rel, &p);
@@ -410,29 +408,48 @@ qdb_prune_for_insert(Relation rel, Buffer buf)
 	return done;
 }
 
+/* For a row that does not fit on the page: frees space if that is worth a record. */
+bool
+qdb_prune_for_insert(Relation rel, Buffer buf)
+{
+	Page		page = BufferGetPage(buf);
+
+	if (QdbPageIsOverflow(page) || PageGetMaxOffsetNumber(page) == 0)
+		return false;
+	return prune_for_room(rel, buf, 4);
+}
+
 /*
- * For an UPDATE whose new version does not fit: plans a prune, carried out on a
- * copy of the page.  False: there is nothing to gain.  The caller does the same
- * to the page and puts the plan into its own record.
+ * For a change that finds no entry: one is enough, for the alternative is an
+ * overflow page.  True: something was freed, so that to ask again and again
+ * comes to an end.
  */
 bool
-qdb_prune_for_update(QdbPrune *p, QdbView *view, Page copy)
+qdb_prune_for_change(Relation rel, Buffer buf)
+{
+	return prune_for_room(rel, buf, 1);
+}
+
+/*
+ * For an UPDATE whose new version does not fit: plans a prune, which the caller
+ * carries out and puts into its own record.  hot_len: the length of a version
+ * that may take what the page has left without entries, or 0.  False: there is
+ * nothing to gain.
+ */
+bool
+qdb_prune_for_update(QdbPrune *p, QdbView *view, Size hot_len)
 {
 	TransactionId prune_xid = ((PageHeader) view->page)->pd_prune_xid;
-	GlobalVisState *vistest;
+	GlobalVisState *vistest = GlobalVisTestFor(view->rel);
+	bool		tight = hot_len > 0 &&
+	QdbPageGap(view->page) + QdbPageSpecial(view->page)->cap * sizeof(QdbXact) >= hot_len;
 
-	if (!TransactionIdIsValid(prune_xid) ||
-		QdbPageSpecial(view->page)->overflow != InvalidBlockNumber)
+	if (QdbPageSpecial(view->page)->overflow != InvalidBlockNumber)
 		return false;
-	vistest = GlobalVisTestFor(view->rel);
-	if (!GlobalVisTestIsRemovableXid(vistest, prune_xid))
+	if (!tight && (!TransactionIdIsValid(prune_xid) || !GlobalVisTestIsRemovableXid(vistest, prune_xid)))
 		return false;
 	qdb_prune_plan(p, view, GlobalVisTestNonRemovableHorizon(vistest), true);
-	if (!p->removes)
-		return false;
-	memcpy(copy, view->page, BLCKSZ);
-	qdb_page_prune(copy, &p->list);
-	return true;
+	return tight || p->removes;
 }
 
 void

@@ -10,6 +10,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "tableam/redo.h"
 #include "tableam/prune.h"
 
 #include "access/visibilitymap.h"
@@ -17,8 +18,8 @@
 #include "storage/freespace.h"
 #include "storage/standby.h"
 
-static void
-clear_vm(XLogReaderState *record, uint8 block, uint8 bits)
+void
+qdb_redo_clear_vm(XLogReaderState *record, uint8 block, uint8 bits)
 {
 	RelFileNode rnode;
 	BlockNumber blk;
@@ -33,14 +34,8 @@ clear_vm(XLogReaderState *record, uint8 block, uint8 bits)
 	FreeFakeRelcacheEntry(rel);
 }
 
-static bool
-vm_cleared(XLogReaderState *record)
-{
-	return (XLogRecGetInfo(record) & XLOG_QDB_VM_CLEARED) != 0;
-}
-
-static void
-block_reader(XLogReaderState *record, uint8 block, QdbRecReader *r)
+void
+qdb_redo_reader(XLogReaderState *record, uint8 block, QdbRecReader *r)
 {
 	Size		len;
 	char	   *data = XLogRecGetBlockData(record, block, &len);
@@ -50,27 +45,22 @@ block_reader(XLogReaderState *record, uint8 block, QdbRecReader *r)
 }
 
 /* Ends queries whose snapshots need what the record removes. */
-static void
-resolve_conflict(XLogReaderState *record, RelFileNode rnode)
+void
+qdb_redo_conflict(TransactionId xid, RelFileNode rnode)
 {
-	TransactionId xid;
-
-	if (XLogRecGetDataLen(record) < 1 + sizeof(xid))
-		elog(PANIC, "quantadb WAL record is too short");
-	memcpy(&xid, XLogRecGetData(record) + 1, sizeof(xid));
 	if (InHotStandby && TransactionIdIsValid(xid))
 		ResolveRecoveryConflictWithSnapshot(xid, rnode);
 }
 
 /* The default of an entry that the record's transaction made. */
-static void
-default_entry(XLogReaderState *record, QdbXact *x, uint16 mask)
+void
+qdb_redo_default(XLogReaderState *record, QdbXact *x, uint16 mask)
 {
 	QdbXactInit(x, XLogRecGetXid(record), FirstCommandId, mask);
 }
 
-static XLogRedoAction
-read_block(XLogReaderState *record, uint8 block, Buffer *buf)
+XLogRedoAction
+qdb_redo_read(XLogReaderState *record, uint8 block, Buffer *buf)
 {
 	if (XLogRecGetBlock(record, block)->flags & BKPBLOCK_WILL_INIT)
 	{
@@ -81,16 +71,16 @@ read_block(XLogReaderState *record, uint8 block, Buffer *buf)
 	return XLogReadBufferForRedo(record, block, buf);
 }
 
-static void
-finish(XLogReaderState *record, Buffer buf)
+void
+qdb_redo_finish(XLogReaderState *record, Buffer buf)
 {
 	PageSetLSN(BufferGetPage(buf), record->EndRecPtr);
 	MarkBufferDirty(buf);
 }
 
 /* As heap: the map is told when a page gets full. */
-static void
-update_fsm(XLogReaderState *record, Buffer buf, Size room)
+void
+qdb_redo_fsm(XLogReaderState *record, Buffer buf, Size room)
 {
 	RelFileNode rnode;
 	BlockNumber blk;
@@ -105,8 +95,8 @@ update_fsm(XLogReaderState *record, Buffer buf, Size room)
  * Copies a row's bytes from the record to an aligned place and completes its
  * header.
  */
-static void
-read_row(QdbRecReader *r, uint8 *row, Size len, int xi)
+void
+qdb_redo_row(QdbRecReader *r, uint8 *row, Size len, int xi)
 {
 	if (len < QDB_ROW_HEADER || len > QDB_MAX_ROW)
 		elog(PANIC, "quantadb WAL record has a row of %zu bytes", len);
@@ -123,36 +113,50 @@ redo_insert(XLogReaderState *record)
 	Buffer		buf;
 	Size		room = BLCKSZ;
 
-	if (vm_cleared(record))
-		clear_vm(record, QDB_BLOCK_PAGE, VISIBILITYMAP_VALID_BITS);
-	if (read_block(record, QDB_BLOCK_PAGE, &buf) == BLK_NEEDS_REDO)
+	if (QdbRecVmCleared(record))
+		qdb_redo_clear_vm(record, QDB_BLOCK_PAGE, VISIBILITYMAP_VALID_BITS);
+	if (qdb_redo_read(record, QDB_BLOCK_PAGE, &buf) == BLK_NEEDS_REDO)
 	{
 		Page		page = BufferGetPage(buf);
 		uint8		row[BLCKSZ];
 		QdbRecReader r;
-		QdbEntry	e;
-		QdbXact		def;
+		QdbEntry	e = {0};
+		uint8		op;
 		OffsetNumber off;
+		int			natts;
 		Size		len;
 
-		block_reader(record, QDB_BLOCK_PAGE, &r);
-		default_entry(record, &def, QDB_X_PLAIN);
-		qdb_rec_read_entry(&r, &e, &def);
-		if (e.fresh && (e.x.mask & QDB_X_SPECULATIVE))
+		qdb_redo_reader(record, QDB_BLOCK_PAGE, &r);
+		op = qdb_rec_read1(&r);
+		e.fresh = (op & XLQ_INSERT_FRESH) != 0;
+		qdb_redo_default(record, &e.x, QDB_X_PLAIN);
+		if (op & XLQ_INSERT_SPECULATIVE)
+		{
+			e.x.mask |= QDB_X_SPECULATIVE;
 			ItemPointerSet(&e.x.next, 1, SpecTokenOffsetNumber);
-		off = qdb_rec_read2(&r);
-		len = r.end - r.p + 2;
-		read_row(&r, row, len, e.idx);
+		}
+		e.idx = qdb_rec_read1(&r);
+		e.cap = (op & XLQ_INSERT_CAP) ? qdb_rec_read1(&r) : 0;
+		off = QdbRecReadOffset(&r, (op & XLQ_INSERT_WIDE) != 0);
+		natts = (op & XLQ_INSERT_SAME_NATTS) ? qdb_page_natts_before(page, off) : qdb_rec_read1(&r);
+		len = QDB_ROW_HEADER + (r.end - r.p);
+		if (natts < 0 || e.idx > QDB_MAX_CAP || e.cap > QDB_MAX_CAP || len > QDB_MAX_ROW)
+			elog(PANIC, "quantadb WAL record does not fit the page it changes");
+		row[QDB_ROW_FLAGS] = op & XLQ_INSERT_ROW;
+		row[QDB_ROW_NATTS] = natts;
+		row[QDB_ROW_XI] = e.idx;
+		row[QDB_ROW_XX] = 0;
+		memcpy(row + QDB_ROW_HEADER, r.p, len - QDB_ROW_HEADER);
 		qdb_apply_entry(page, &e);
 		qdb_page_put_row(page, off, row, len);
-		if (vm_cleared(record))
+		if (QdbRecVmCleared(record))
 			PageClearAllVisible(page);
 		room = qdb_page_room(page);
-		finish(record, buf);
+		qdb_redo_finish(record, buf);
 	}
 	if (BufferIsValid(buf))
 		UnlockReleaseBuffer(buf);
-	update_fsm(record, buf, room);
+	qdb_redo_fsm(record, buf, room);
 }
 
 static void
@@ -170,7 +174,7 @@ put_rows(Page page, QdbRecReader *r, const QdbEntry *e, bool contiguous)
 	{
 		Size		len = qdb_rec_read2(r);
 
-		read_row(r, row, len, e->idx);
+		qdb_redo_row(r, row, len, e->idx);
 		qdb_page_put_row(page, offs[i], row, len);
 	}
 }
@@ -182,9 +186,9 @@ redo_multi_insert(XLogReaderState *record)
 	Buffer		buf;
 	Size		room = BLCKSZ;
 
-	if (vm_cleared(record))
-		clear_vm(record, QDB_BLOCK_PAGE, VISIBILITYMAP_VALID_BITS);
-	if (read_block(record, QDB_BLOCK_PAGE, &buf) == BLK_NEEDS_REDO)
+	if (QdbRecVmCleared(record))
+		qdb_redo_clear_vm(record, QDB_BLOCK_PAGE, VISIBILITYMAP_VALID_BITS);
+	if (qdb_redo_read(record, QDB_BLOCK_PAGE, &buf) == BLK_NEEDS_REDO)
 	{
 		Page		page = BufferGetPage(buf);
 		QdbRecReader r;
@@ -192,223 +196,43 @@ redo_multi_insert(XLogReaderState *record)
 		QdbXact		def;
 		bool		contiguous;
 
-		block_reader(record, QDB_BLOCK_PAGE, &r);
+		qdb_redo_reader(record, QDB_BLOCK_PAGE, &r);
 		contiguous = (qdb_rec_read1(&r) & XLQ_MULTI_CONTIGUOUS) != 0;
-		default_entry(record, &def, QDB_X_PLAIN);
+		qdb_redo_default(record, &def, QDB_X_PLAIN);
 		qdb_rec_read_entry(&r, &e, &def);
 		qdb_apply_entry(page, &e);
 		put_rows(page, &r, &e, contiguous);
-		if (vm_cleared(record))
+		if (QdbRecVmCleared(record))
 			PageClearAllVisible(page);
 		if (flags & XLQ_MULTI_ALL_FROZEN)
 			PageSetAllVisible(page);
 		room = qdb_page_room(page);
-		finish(record, buf);
+		qdb_redo_finish(record, buf);
 	}
 	if (BufferIsValid(buf))
 		UnlockReleaseBuffer(buf);
-	update_fsm(record, buf, room);
+	qdb_redo_fsm(record, buf, room);
 }
 
-static OffsetNumber
-read_offset(QdbRecReader *r, bool wide)
-{
-	return wide ? qdb_rec_read2(r) : qdb_rec_read1(r);
-}
-
-/* The new version from what it shares with the old one on the same page. */
-static Size
-read_diff(QdbRecReader *r, uint8 *row, const uint8 *old, Size old_len, uint8 op, int xi)
-{
-	Size		prefix;
-	Size		suffix;
-	Size		middle;
-	const uint8 same = QDB_R_HASNULL | QDB_R_EXTERNAL | QDB_R_NATTS16;
-
-	if (op & XLQ_NEW_SAME_HEADER)
-	{
-		row[QDB_ROW_FLAGS] = (old[QDB_ROW_FLAGS] & same) | QDB_R_UPDATED |
-			((op & XLQ_NEW_HOT) ? QDB_R_HEAP_ONLY : 0);
-		row[QDB_ROW_NATTS] = old[QDB_ROW_NATTS];
-	}
-	else
-	{
-		row[QDB_ROW_FLAGS] = qdb_rec_read1(r);
-		row[QDB_ROW_NATTS] = qdb_rec_read1(r);
-	}
-	row[QDB_ROW_XI] = xi;
-	row[QDB_ROW_XX] = 0;
-	prefix = qdb_rec_read1(r);
-	suffix = qdb_rec_read1(r);
-	middle = r->end - r->p;
-	if (prefix + suffix > old_len - QDB_ROW_HEADER ||
-		QDB_ROW_HEADER + prefix + middle + suffix > QDB_MAX_ROW)
-		elog(PANIC, "quantadb WAL record does not fit the row it changes");
-	memcpy(row + QDB_ROW_HEADER, old + QDB_ROW_HEADER, prefix);
-	memcpy(row + QDB_ROW_HEADER + prefix, qdb_rec_read_bytes(r, middle), middle);
-	memcpy(row + QDB_ROW_HEADER + prefix + middle, old + old_len - suffix, suffix);
-	return QDB_ROW_HEADER + prefix + middle + suffix;
-}
-
-/* The page of the new version, which may have the old one, too. */
+/* Entries of one data page that go to an overflow page. */
 static void
-redo_new_version(XLogReaderState *record, Page page, BlockNumber blk, BlockNumber oblk)
-{
-	uint8		row[BLCKSZ];
-	QdbRecReader r;
-	QdbEntry	old_xx = {0};
-	QdbEntry	new_xi;
-	QdbEntry	new_xx;
-	QdbXact		def;
-	uint8		op;
-	OffsetNumber off;
-	OffsetNumber old_off = InvalidOffsetNumber;
-	Size		len;
-
-	block_reader(record, QDB_BLOCK_PAGE, &r);
-	op = qdb_rec_read1(&r);
-	if (op & XLQ_NEW_PRUNE)
-	{
-		QdbPruneList list;
-
-		qdb_rec_read_prune(&r, &list);
-		qdb_page_prune(page, &list);
-	}
-	off = read_offset(&r, (op & XLQ_NEW_WIDE) != 0);
-	if (op & XLQ_NEW_DIFF)
-	{
-		old_off = read_offset(&r, (op & XLQ_NEW_WIDE) != 0);
-		default_entry(record, &def, QDB_X_UPDATED | ((op & XLQ_NEW_HOT) ? QDB_X_HOT : 0) |
-					  ((op & XLQ_NEW_KEYS) ? QDB_X_KEYS_UPDATED : 0));
-		ItemPointerSet(&def.next, blk, off);
-		qdb_rec_read_entry(&r, &old_xx, &def);
-		qdb_apply_xx(page, blk, old_off, &old_xx, NULL, oblk);
-		PageSetPrunable(page, XLogRecGetXid(record));
-	}
-	new_xi = old_xx;
-	if (!(op & XLQ_NEW_SHARED))
-	{
-		default_entry(record, &def, QDB_X_PLAIN);
-		qdb_rec_read_entry(&r, &new_xi, &def);
-		qdb_apply_entry(page, &new_xi);
-	}
-	memset(&new_xx, 0, sizeof(new_xx));
-	if (op & XLQ_NEW_XX)
-	{
-		default_entry(record, &def, QDB_X_KEYSHR | QDB_X_LOCK_ONLY);
-		qdb_rec_read_entry(&r, &new_xx, &def);
-	}
-	if (op & XLQ_NEW_DIFF)
-		len = read_diff(&r, row, QdbPageRow(page, old_off),
-						ItemIdGetLength(PageGetItemId(page, old_off)), op, new_xi.idx);
-	else
-	{
-		len = r.end - r.p + 2;
-		read_row(&r, row, len, new_xi.idx);
-	}
-	qdb_page_put_row(page, off, row, len);
-	if (op & XLQ_NEW_XX)
-		qdb_apply_xx(page, blk, off, &new_xx, NULL, oblk);
-	if (vm_cleared(record))
-		PageClearAllVisible(page);
-}
-
-static void
-redo_old_version(XLogReaderState *record, Page page, BlockNumber blk, BlockNumber oblk, bool clear)
+redo_overflow(XLogReaderState *record, Page opage, BlockNumber blk, const QdbXact *def)
 {
 	QdbRecReader r;
-	QdbEntry	e;
-	QdbXact		def;
-	OffsetNumber off;
+	int			n;
 
-	block_reader(record, QDB_BLOCK_OLD, &r);
-	off = qdb_rec_read2(&r);
-	default_entry(record, &def, QDB_X_UPDATED);
-	qdb_rec_read_entry(&r, &e, &def);
-	qdb_apply_xx(page, blk, off, &e, NULL, oblk);
-	PageSetPrunable(page, XLogRecGetXid(record));
-	PageSetFull(page);
-	if (clear)
-		PageClearAllVisible(page);
-}
-
-static void
-redo_update_overflow(XLogReaderState *record, Page opage, BlockNumber old_blk, BlockNumber new_blk)
-{
-	QdbRecReader r;
-	QdbXact		def;
-	uint8		which;
-
-	block_reader(record, QDB_BLOCK_OVERFLOW, &r);
-	default_entry(record, &def, QDB_X_PLAIN);
-	which = qdb_rec_read1(&r);
-	for (int i = 1; i <= 2; i++)
+	qdb_redo_reader(record, QDB_BLOCK_OVERFLOW, &r);
+	if (!QdbPageIsOverflow(opage))
+		qdb_overflow_init(opage);
+	n = qdb_rec_read1(&r);
+	for (int i = 0; i < n; i++)
 	{
-		OffsetNumber off;
+		OffsetNumber off = qdb_rec_read2(&r);
 		QdbEntry	e;
 
-		if (!(which & i))
-			continue;
-		off = qdb_rec_read2(&r);
-		qdb_rec_read_entry(&r, &e, &def);
-		qdb_apply_xx(NULL, i == 1 ? old_blk : new_blk, off, &e, opage, InvalidBlockNumber);
+		qdb_rec_read_entry(&r, &e, def);
+		qdb_apply_xx(NULL, blk, off, &e, opage, InvalidBlockNumber);
 	}
-}
-
-static void
-redo_update(XLogReaderState *record)
-{
-	uint8		flags = XLogRecGetDataLen(record) > 0 ? *(uint8 *) XLogRecGetData(record) : 0;
-	bool		two = XLogRecHasBlockRef(record, QDB_BLOCK_OLD);
-	RelFileNode rnode;
-	BlockNumber new_blk;
-	BlockNumber old_blk;
-	BlockNumber oblk = InvalidBlockNumber;
-	Buffer		old_buf = InvalidBuffer;
-	Buffer		new_buf;
-	Buffer		obuf = InvalidBuffer;
-	Size		room = BLCKSZ;
-
-	XLogRecGetBlockTag(record, QDB_BLOCK_PAGE, &rnode, NULL, &new_blk);
-	old_blk = new_blk;
-	if (two)
-		XLogRecGetBlockTag(record, QDB_BLOCK_OLD, NULL, NULL, &old_blk);
-	if (XLogRecHasBlockRef(record, QDB_BLOCK_OVERFLOW))
-		XLogRecGetBlockTag(record, QDB_BLOCK_OVERFLOW, NULL, NULL, &oblk);
-	if (flags & XLQ_UPDATE_PRUNE)
-		resolve_conflict(record, rnode);
-	if (vm_cleared(record))
-		clear_vm(record, QDB_BLOCK_PAGE, VISIBILITYMAP_VALID_BITS);
-	if (flags & XLQ_UPDATE_OLD_VM)
-		clear_vm(record, QDB_BLOCK_OLD, VISIBILITYMAP_VALID_BITS);
-
-	/* No one may see one version without the other: both stay locked. */
-	if (two && read_block(record, QDB_BLOCK_OLD, &old_buf) == BLK_NEEDS_REDO)
-	{
-		redo_old_version(record, BufferGetPage(old_buf), old_blk, oblk,
-						 (flags & XLQ_UPDATE_OLD_VM) != 0);
-		finish(record, old_buf);
-	}
-	if (read_block(record, QDB_BLOCK_PAGE, &new_buf) == BLK_NEEDS_REDO)
-	{
-		redo_new_version(record, BufferGetPage(new_buf), new_blk, oblk);
-		room = qdb_page_room(BufferGetPage(new_buf));
-		finish(record, new_buf);
-	}
-	if (oblk != InvalidBlockNumber &&
-		XLogReadBufferForRedo(record, QDB_BLOCK_OVERFLOW, &obuf) == BLK_NEEDS_REDO)
-	{
-		redo_update_overflow(record, BufferGetPage(obuf), old_blk, new_blk);
-		finish(record, obuf);
-	}
-	if (BufferIsValid(new_buf))
-		UnlockReleaseBuffer(new_buf);
-	if (BufferIsValid(old_buf))
-		UnlockReleaseBuffer(old_buf);
-	if (BufferIsValid(obuf))
-		UnlockReleaseBuffer(obuf);
-	if (two)
-		update_fsm(record, new_buf, room);
 }
 
 /* DELETE and LOCK: the xmax of one row. */
@@ -424,15 +248,15 @@ redo_xmax(XLogReaderState *record, bool is_delete)
 	XLogRedoAction action;
 	QdbXact		def;
 
-	if (vm_cleared(record))
-		clear_vm(record, QDB_BLOCK_PAGE,
-				 is_delete ? VISIBILITYMAP_VALID_BITS : VISIBILITYMAP_ALL_FROZEN);
+	if (QdbRecVmCleared(record))
+		qdb_redo_clear_vm(record, QDB_BLOCK_PAGE,
+						  is_delete ? VISIBILITYMAP_VALID_BITS : VISIBILITYMAP_ALL_FROZEN);
 	XLogRecGetBlockTag(record, QDB_BLOCK_PAGE, &rnode, NULL, &blk);
 	if (overflow)
 		XLogRecGetBlockTag(record, QDB_BLOCK_OVERFLOW, NULL, NULL, &oblk);
-	default_entry(record, &def, QDB_X_PLAIN);
+	qdb_redo_default(record, &def, QdbDefaultXmaxMask(is_delete ? XLOG_QDB_DELETE : XLOG_QDB_LOCK));
 
-	action = read_block(record, QDB_BLOCK_PAGE, &buf);
+	action = qdb_redo_read(record, QDB_BLOCK_PAGE, &buf);
 	if (action == BLK_NEEDS_REDO)
 	{
 		Page		page = BufferGetPage(buf);
@@ -440,48 +264,27 @@ redo_xmax(XLogReaderState *record, bool is_delete)
 		QdbEntry	e;
 		OffsetNumber off;
 
-		block_reader(record, QDB_BLOCK_PAGE, &r);
+		qdb_redo_reader(record, QDB_BLOCK_PAGE, &r);
 		off = qdb_rec_read2(&r);
 		qdb_rec_read_entry(&r, &e, &def);
 		qdb_apply_xx(page, blk, off, &e, NULL, oblk);
 		if (is_delete)
 		{
 			PageSetPrunable(page, XLogRecGetXid(record));
-			if (vm_cleared(record))
+			if (QdbRecVmCleared(record))
 				PageClearAllVisible(page);
 		}
-		finish(record, buf);
+		qdb_redo_finish(record, buf);
 	}
 	if (overflow && XLogReadBufferForRedo(record, QDB_BLOCK_OVERFLOW, &obuf) == BLK_NEEDS_REDO)
 	{
-		qdb_redo_overflow(record, BufferGetPage(obuf), blk, &def);
-		finish(record, obuf);
+		redo_overflow(record, BufferGetPage(obuf), blk, &def);
+		qdb_redo_finish(record, obuf);
 	}
 	if (BufferIsValid(buf))
 		UnlockReleaseBuffer(buf);
 	if (BufferIsValid(obuf))
 		UnlockReleaseBuffer(obuf);
-}
-
-/* Entries of one data page that go to an overflow page. */
-void
-qdb_redo_overflow(XLogReaderState *record, Page opage, BlockNumber blk, const QdbXact *def)
-{
-	QdbRecReader r;
-	int			n;
-
-	block_reader(record, QDB_BLOCK_OVERFLOW, &r);
-	if (!QdbPageIsOverflow(opage))
-		qdb_overflow_init(opage);
-	n = qdb_rec_read1(&r);
-	for (int i = 0; i < n; i++)
-	{
-		OffsetNumber off = qdb_rec_read2(&r);
-		QdbEntry	e;
-
-		qdb_rec_read_entry(&r, &e, def);
-		qdb_apply_xx(NULL, blk, off, &e, opage, InvalidBlockNumber);
-	}
 }
 
 static void
@@ -490,29 +293,33 @@ redo_prune(XLogReaderState *record)
 	RelFileNode rnode;
 	Buffer		buf;
 	Buffer		obuf = InvalidBuffer;
+	TransactionId conflict;
 
 	XLogRecGetBlockTag(record, QDB_BLOCK_PAGE, &rnode, NULL, NULL);
-	resolve_conflict(record, rnode);
-	if (read_block(record, QDB_BLOCK_PAGE, &buf) == BLK_NEEDS_REDO)
+	if (XLogRecGetDataLen(record) < 1 + sizeof(conflict))
+		elog(PANIC, "quantadb WAL record is too short");
+	memcpy(&conflict, XLogRecGetData(record) + 1, sizeof(conflict));
+	qdb_redo_conflict(conflict, rnode);
+	if (qdb_redo_read(record, QDB_BLOCK_PAGE, &buf) == BLK_NEEDS_REDO)
 	{
 		QdbRecReader r;
 		QdbPruneList list;
 
-		block_reader(record, QDB_BLOCK_PAGE, &r);
+		qdb_redo_reader(record, QDB_BLOCK_PAGE, &r);
 		qdb_rec_read_prune(&r, &list);
 		qdb_page_prune(BufferGetPage(buf), &list);
 		PageClearFull(BufferGetPage(buf));
-		finish(record, buf);
+		qdb_redo_finish(record, buf);
 	}
 	if (XLogRecHasBlockRef(record, QDB_BLOCK_OVERFLOW) &&
 		XLogReadBufferForRedo(record, QDB_BLOCK_OVERFLOW, &obuf) == BLK_NEEDS_REDO)
 	{
 		QdbRecReader r;
 
-		block_reader(record, QDB_BLOCK_OVERFLOW, &r);
+		qdb_redo_reader(record, QDB_BLOCK_OVERFLOW, &r);
 		while (r.p < r.end)
 			qdb_overflow_free(BufferGetPage(obuf), qdb_rec_read2(&r));
-		finish(record, obuf);
+		qdb_redo_finish(record, obuf);
 	}
 	if (BufferIsValid(buf))
 	{
@@ -547,11 +354,11 @@ redo_misc(XLogReaderState *record)
 		}
 		return;
 	}
-	if (read_block(record, QDB_BLOCK_PAGE, &buf) == BLK_NEEDS_REDO)
+	if (qdb_redo_read(record, QDB_BLOCK_PAGE, &buf) == BLK_NEEDS_REDO)
 	{
 		Page		page = BufferGetPage(buf);
 
-		block_reader(record, QDB_BLOCK_PAGE, &r);
+		qdb_redo_reader(record, QDB_BLOCK_PAGE, &r);
 		switch (kind)
 		{
 			case XLQ_MISC_CONFIRM:
@@ -572,7 +379,7 @@ redo_misc(XLogReaderState *record)
 			default:
 				elog(PANIC, "quantadb WAL record is of unknown kind %u", kind);
 		}
-		finish(record, buf);
+		qdb_redo_finish(record, buf);
 	}
 	if (BufferIsValid(buf))
 		UnlockReleaseBuffer(buf);
@@ -590,7 +397,7 @@ qdb_table_redo(XLogReaderState *record)
 			redo_multi_insert(record);
 			break;
 		case XLOG_QDB_UPDATE:
-			redo_update(record);
+			qdb_redo_update(record);
 			break;
 		case XLOG_QDB_DELETE:
 			redo_xmax(record, true);

@@ -92,7 +92,7 @@ try_put(Rewrite *w, QdbForm *form, const Fate *fate)
 		if (xx.idx == 0)
 			return false;
 	}
-	if (!qdb_alloc_fits(&a, true) || (!a.empty && a.avail - a.used < w->save))
+	if (!qdb_alloc_fits(&a, QDB_RESERVE) || (!a.empty && a.avail - a.used < w->save))
 		return false;
 	qdb_alloc_apply(&a);
 	qdb_apply_entry(page, &xi);

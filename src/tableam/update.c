@@ -152,7 +152,7 @@ plan_inserter(QdbUpdate *u)
 
 /* The new version on the page of the old one. */
 static bool
-plan_same_page(QdbUpdate *u)
+plan_same_page(QdbUpdate *u, Size reserve)
 {
 	QdbXact		want;
 
@@ -174,7 +174,7 @@ plan_same_page(QdbUpdate *u)
 	}
 	else if (!plan_inserter(u))
 		return false;
-	if (!plan_new_xx(u, u->c.blk) || !qdb_alloc_fits(&u->a, true))
+	if (!plan_new_xx(u, u->c.blk) || !qdb_alloc_fits(&u->a, reserve))
 		return false;
 	if (u->a.cap != u->a.old_cap)
 		u->old_xx.cap = u->a.cap;
@@ -191,9 +191,23 @@ drop_prune(QdbUpdate *u)
 	u->prune = NULL;
 }
 
+/* The new version on a copy of the page that was pruned. */
+static bool
+plan_on_copy(QdbUpdate *u, QdbView *real, QdbPrune *prune, Page copy, Size reserve)
+{
+	QdbChange  *c = &u->c;
+
+	memcpy(copy, real->page, BLCKSZ);
+	qdb_page_prune(copy, &prune->list);
+	qdb_view_init_copy(&c->view, c->rel, copy, c->blk);
+	return qdb_view_row(&c->view, c->off, &c->row) && plan_same_page(u, reserve);
+}
+
 /*
  * The page has no room: perhaps it has if what is dead goes.  Both go into one
- * record.
+ * record.  Where that is not enough, a HOT update also gets the entries that no
+ * row names and half of the reserve: it gives back as much as it takes when the
+ * page is pruned next, and what goes to another page needs new index entries.
  */
 static bool
 plan_with_prune(QdbUpdate *u)
@@ -205,23 +219,29 @@ plan_with_prune(QdbUpdate *u)
 	QdbRow		row = c->row;
 	bool		planned = false;
 
-	if (qdb_prune_for_update(prune, &real, (Page) copy))
+	if (qdb_prune_for_update(prune, &real, u->hot_possible ? u->form.len : 0))
 	{
-		qdb_view_init_copy(&c->view, c->rel, (Page) copy, c->blk);
-		planned = qdb_view_row(&c->view, c->off, &c->row) && plan_same_page(u);
+		planned = prune->removes && plan_on_copy(u, &real, prune, (Page) copy, QDB_RESERVE);
+		if (!planned && u->hot_possible)
+		{
+			prune->list.tight = true;
+			planned = plan_on_copy(u, &real, prune, (Page) copy, QDB_RESERVE / 2);
+		}
 	}
-	c->view = real;
-	c->row = row;
-	if (!planned)
+	if (planned)
+	{
+		u->a.page = real.page;
+		u->prune = prune;
+		u->pruned = copy;
+	}
+	else
 	{
 		pfree(prune);
 		pfree(copy);
-		return false;
 	}
-	u->a.page = c->view.page;
-	u->prune = prune;
-	u->pruned = copy;
-	return true;
+	c->view = real;
+	c->row = row;
+	return planned;
 }
 
 /* Both pages are locked. */
@@ -239,11 +259,11 @@ plan_two_pages(QdbUpdate *u)
 	QdbXactInit(&want, u->old_xmax.xid, u->c.cid, u->old_xmax.mask | QDB_X_UPDATED);
 	ItemPointerSet(&want.next, blk, u->a.off);
 	qdb_change_alloc_init(&u->c, &u->b, 0);
-	if (!qdb_try_plan_xx(&u->c, &u->b, &want, &u->old_xx) || !qdb_alloc_fits(&u->b, false))
+	if (!qdb_try_plan_xx(&u->c, &u->b, &want, &u->old_xx) || !qdb_alloc_fits(&u->b, 0))
 		return false;
 	if (u->b.cap != u->b.old_cap)
 		u->old_xx.cap = u->b.cap;
-	if (!plan_inserter(u) || !plan_new_xx(u, blk) || !qdb_alloc_fits(&u->a, false))
+	if (!plan_inserter(u) || !plan_new_xx(u, blk) || !qdb_alloc_fits(&u->a, 0))
 		return false;
 	if (u->a.empty || u->a.cap != u->a.old_cap)
 		u->new_xi.cap = u->a.cap;
@@ -299,7 +319,7 @@ try_two_pages(QdbUpdate *u)
 			 RelationGetRelationName(c->rel));
 	if (c->obuf != InvalidBuffer)
 		qdb_overflow_lock(c, 2);
-	planned = u->newbuf == c->buf ? plan_same_page(u) : plan_two_pages(u);
+	planned = u->newbuf == c->buf ? plan_same_page(u, QDB_RESERVE) : plan_two_pages(u);
 	if (!planned)
 	{
 		if (u->newbuf != c->buf)
@@ -341,7 +361,7 @@ find_place(QdbUpdate *u, bool toast)
 					 RelationGetRelationName(c->rel));
 			if (qdb_change_pin_vm(c))
 				continue;
-			planned = plan_same_page(u) || plan_with_prune(u);
+			planned = plan_same_page(u, QDB_RESERVE) || plan_with_prune(u);
 			if (!planned)
 			{
 				qdb_change_unlock(c);
@@ -491,7 +511,7 @@ qdb_tuple_update(Relation rel, ItemPointer otid, TupleTableSlot *slot, CommandId
 		qdb_form_needs_toast(rel, &u.form);
 
 		compute_xmaxes(&u);
-		if (toast || (!plan_same_page(&u) && !plan_with_prune(&u) && !plan_target_page(&u)))
+		if (toast || (!plan_same_page(&u, QDB_RESERVE) && !plan_with_prune(&u) && !plan_target_page(&u)))
 			find_place(&u, toast);
 		CheckForSerializableConflictIn(rel, &u.c.tid, u.c.blk);
 		apply(&u);

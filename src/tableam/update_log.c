@@ -115,13 +115,27 @@ register_overflow(QdbUpdate *u, char *data, Size size)
 	XLogRegisterBufData(QDB_BLOCK_OVERFLOW, w.start, w.p - w.start);
 }
 
+/* *near has to stay until the record is inserted, and so has *conflict. */
+static void
+register_conflict(TransactionId xid, const TransactionId *conflict, uint16 *near)
+{
+	uint32		distance = TransactionIdIsValid(*conflict) ? xid - *conflict : 0;
+
+	*near = distance;
+	if (distance <= PG_UINT16_MAX)
+		XLogRegisterData((char *) near, XLQ_CONFLICT_NEAR);
+	else
+		XLogRegisterData(unconstify(char *, (const char *) conflict), XLQ_CONFLICT_XID);
+}
+
 void
 qdb_log_update(QdbUpdate *u, bool vm_cleared, bool old_vm_cleared)
 {
 	char		data[2 * BLCKSZ];
 	char		old_data[64];
 	char		overflow_data[128];
-	char		main[1 + sizeof(TransactionId)] = {0};
+	const uint8 flags = XLQ_UPDATE_OLD_VM;
+	uint16		near;
 	bool		same = u->newbuf == u->c.buf;
 	QdbRecWriter w;
 	QdbXact		def;
@@ -133,14 +147,10 @@ qdb_log_update(QdbUpdate *u, bool vm_cleared, bool old_vm_cleared)
 	ItemPointerSet(&def.next, BufferGetBlockNumber(u->newbuf), u->a.off);
 
 	XLogBeginInsert();
-	main[0] = (old_vm_cleared ? XLQ_UPDATE_OLD_VM : 0) | (u->prune ? XLQ_UPDATE_PRUNE : 0);
 	if (u->prune != NULL)
-	{
-		memcpy(main + 1, &u->prune->conflict, sizeof(TransactionId));
-		XLogRegisterData(main, sizeof(main));
-	}
-	else if (main[0])
-		XLogRegisterData(main, 1);
+		register_conflict(u->c.xid, &u->prune->conflict, &near);
+	else if (old_vm_cleared)
+		XLogRegisterData(unconstify(char *, (const char *) &flags), sizeof(flags));
 	QdbRecWriterInit(&w, data, sizeof(data));
 	write_new(u, &w, &def);
 	XLogRegisterBuffer(QDB_BLOCK_PAGE, u->newbuf,

@@ -12,7 +12,7 @@
  *	record			blocks						main data
  *	INSERT			0 page						-
  *	MULTI_INSERT	0 page						flags
- *	UPDATE			0 new [1 old] [2 overflow]	[flags [conflict xid]]
+ *	UPDATE			0 new [1 old] [2 overflow]	[flags, or a prune's conflict]
  *	DELETE, LOCK	0 page [2 overflow]			-
  *	PRUNE			0 page [2 overflow]			conflict xid, flags
  *	MISC			0 page [...]				kind
@@ -43,13 +43,28 @@
 #define QDB_BLOCK_OLD			1
 #define QDB_BLOCK_OVERFLOW		2
 
+/* first byte of an INSERT's block; the lowest bits are the row's flags */
+#define XLQ_INSERT_ROW			(QDB_R_HASNULL | QDB_R_EXTERNAL | QDB_R_NATTS16)
+#define XLQ_INSERT_FRESH		0x08	/* write the inserter's entry */
+#define XLQ_INSERT_CAP			0x10	/* new size of the table */
+#define XLQ_INSERT_SPECULATIVE	0x20
+#define XLQ_INSERT_WIDE			0x40	/* the offset has two bytes */
+#define XLQ_INSERT_SAME_NATTS	0x80	/* as many columns as the row before
+										 * it */
+
 /* flags of MULTI_INSERT */
 #define XLQ_MULTI_ALL_FROZEN	0x01
 #define XLQ_MULTI_CONTIGUOUS	0x02	/* in the block's data */
 
-/* flags of UPDATE, main data */
-#define XLQ_UPDATE_PRUNE		0x01
+/*
+ * The main data of an UPDATE is either one byte of flags, or the conflict
+ * horizon of the prune that the record has in it: how far it lies before the
+ * record's xid (0: none) in two bytes, or itself.  A prune is on one page only,
+ * the flags are about the second.
+ */
 #define XLQ_UPDATE_OLD_VM		0x02
+#define XLQ_CONFLICT_NEAR		sizeof(uint16)
+#define XLQ_CONFLICT_XID		sizeof(TransactionId)
 
 /* first byte of an UPDATE's block 0 */
 #define XLQ_NEW_PRUNE			0x01
@@ -112,6 +127,13 @@ extern void qdb_rec_read_entry(QdbRecReader *r, QdbEntry *e, const QdbXact *def)
 extern void qdb_rec_read_prune(QdbRecReader *r, QdbPruneList *list);
 extern XLogRecPtr qdb_xlog_insert(uint8 info);
 
+/* What the entry of a DELETE or LOCK means, unless it says otherwise. */
+static inline uint16
+QdbDefaultXmaxMask(uint8 op)
+{
+	return op == XLOG_QDB_LOCK ? QDB_X_EXCL | QDB_X_LOCK_ONLY : QDB_X_PLAIN;
+}
+
 static inline void
 QdbRecWriterInit(QdbRecWriter *w, char *buf, Size size)
 {
@@ -134,8 +156,5 @@ extern void qdb_apply_entry(Page page, const QdbEntry *e);
 /* The row's xmax becomes this entry; opage may be NULL unless it overflows. */
 extern void qdb_apply_xx(Page page, BlockNumber blk, OffsetNumber off, const QdbEntry *e,
 						 Page opage, BlockNumber oblk);
-
-/* ---- redo.c, desc.c ---- */
-extern void qdb_redo_overflow(XLogReaderState *record, Page opage, BlockNumber blk, const QdbXact *def);
 
 #endif							/* QDB_TABLEAM_WAL_H */
