@@ -256,6 +256,28 @@ has_foreign_label(void)
 	return strstr(buf, OUR_LABEL) == NULL;
 }
 
+/*
+ * Keys of a member that this server is not.  Nobody needs them here, and who finds the copy could
+ * stream with one, or with the authority's make up members.
+ */
+static void
+remove_keys(const char *folder)
+{
+	static const char *const names[] = {"ca.key", "node.pem"};
+
+	for (int i = 0; i < lengthof(names); i++)
+	{
+		char		path[MAXPGPATH];
+
+		snprintf(path, sizeof(path), "%s/keys/%s", folder, names[i]);
+		if (unlink(path) != 0 && errno != ENOENT)
+			ereport(WARNING,
+					(errcode_for_file_access(),
+					 errmsg("[cluster] could not remove file \"%s\": %m", path),
+					 errhint("It is the key of another server: remove it.")));
+	}
+}
+
 static void
 set_aside(const char *reason, const char *hint)
 {
@@ -271,9 +293,10 @@ set_aside(const char *reason, const char *hint)
 					(errcode_for_file_access(),
 					 errmsg("[cluster] could not set aside the identity of another server: %m"),
 					 errhint("Move \"%s\" out of the data directory.", QDB_DIR)));
+		remove_keys(path);
 		ereport(LOG,
 				(errmsg("[cluster] this data directory is a copy: %s", reason),
-				 errdetail("\"%s\" was renamed to \"%s\"; this server is no member.", QDB_DIR, path),
+				 errdetail("\"%s\" was renamed to \"%s\", its keys were removed; this server is no member.", QDB_DIR, path),
 				 errhint("%s", hint)));
 		return;
 	}

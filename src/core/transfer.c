@@ -218,6 +218,53 @@ get_range(QdbReader *r, QdbTransferRequest *request)
 		r->failed = true;
 }
 
+static bool
+set_misfit(QdbMisfit * misfit, QdbMisfitKind kind, const char *what, uint32_t theirs, uint32_t ours)
+{
+	misfit->kind = kind;
+	misfit->what = what;
+	misfit->theirs = theirs;
+	misfit->ours = ours;
+	return true;
+}
+
+/*
+ * hazards 34: a standby below the primary's limits stops replaying.  All else has to be equal, or the
+ * files mean something else here.
+ */
+bool
+qdb_welcome_misfit(const QdbFilesWelcome *theirs, const QdbFilesWelcome *ours, QdbMisfit * misfit)
+{
+	static const char *const names[QDB_NLIMITS] = {"max_connections", "max_worker_processes",
+	"max_wal_senders", "max_prepared_transactions", "max_locks_per_transaction"};
+	const struct
+	{
+		QdbMisfitKind kind;
+		const char *what;
+		uint32_t	theirs;
+		uint32_t	ours;
+	}			equals[] = {
+		{QDB_MISFIT_BUILD, "control file version", theirs->control_version, ours->control_version},
+		{QDB_MISFIT_BUILD, "catalog version", theirs->catalog_version, ours->catalog_version},
+		{QDB_MISFIT_BUILD, "block size", theirs->block_size, ours->block_size},
+		{QDB_MISFIT_BUILD, "segment size", theirs->segment_blocks, ours->segment_blocks},
+		{QDB_MISFIT_BUILD, "WAL block size", theirs->wal_block_size, ours->wal_block_size},
+		{QDB_MISFIT_INITDB, "WAL segment size", theirs->wal_segment_size, ours->wal_segment_size}
+	};
+
+	for (int i = 0; i < QDB_NLIMITS; i++)
+	{
+		if (ours->limits[i] < theirs->limits[i])
+			return set_misfit(misfit, QDB_MISFIT_LIMIT, names[i], theirs->limits[i], ours->limits[i]);
+	}
+	for (size_t i = 0; i < sizeof(equals) / sizeof(equals[0]); i++)
+	{
+		if (equals[i].theirs != equals[i].ours)
+			return set_misfit(misfit, equals[i].kind, equals[i].what, equals[i].theirs, equals[i].ours);
+	}
+	return false;
+}
+
 bool
 qdb_transfer_request_encode(const QdbTransferRequest *request, uint8_t *buf, uint32_t *len)
 {

@@ -73,6 +73,24 @@ typedef struct QdbFilesWelcome
 										 * locks_per_transaction */
 } QdbFilesWelcome;
 
+typedef enum QdbMisfitKind
+{
+	QDB_MISFIT_LIMIT = 1,		/* a setting that is too low */
+	QDB_MISFIT_BUILD,			/* another version, or built another way */
+	QDB_MISFIT_INITDB			/* chosen when the server was made */
+}			QdbMisfitKind;
+
+typedef struct QdbMisfit
+{
+	QdbMisfitKind kind;
+	const char *what;
+	uint32_t	theirs;
+	uint32_t	ours;
+}			QdbMisfit;
+
+/* Can a server that would say ours not use the data of one that says theirs?  *misfit: why. */
+extern bool qdb_welcome_misfit(const QdbFilesWelcome *theirs, const QdbFilesWelcome *ours, QdbMisfit * misfit);
+
 typedef enum QdbTransferKind
 {
 	QDB_TRANSFER_MANIFEST = 1,	/* make one; flag: after a checkpoint, WAL is

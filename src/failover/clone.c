@@ -198,36 +198,24 @@ drop_outside(void)
 /* ---- one attempt ---- */
 
 static bool
-check_equal(QdbClone *clone, uint32 theirs, uint32 ours, const char *what, const char *hint)
-{
-	return theirs == ours ||
-		qdb_clone_refuse(clone, hint, "the cluster's %s is %u, this server's is %u", what, theirs, ours);
-}
-
-/* hazards 34: a standby below the primary's limits stops replaying. */
-static bool
 check_fit(QdbClone *clone)
 {
-	static const char *const names[QDB_NLIMITS] = {"max_connections", "max_worker_processes",
-	"max_wal_senders", "max_prepared_transactions", "max_locks_per_transaction"};
-	const uint32 ours[QDB_NLIMITS] = {MaxConnections, max_worker_processes, max_wal_senders,
-	max_prepared_xacts, max_locks_per_xact};
-	const QdbFilesWelcome *w = &clone->welcome;
-	const char *build = "Install the same major version of PostgreSQL, built the same way.";
+	const QdbFilesWelcome ours = {
+		.control_version = PG_CONTROL_VERSION,.catalog_version = CATALOG_VERSION_NO,.block_size = BLCKSZ,
+		.segment_blocks = RELSEG_SIZE,.wal_block_size = XLOG_BLCKSZ,.wal_segment_size = wal_segment_size,
+		.limits = {MaxConnections, max_worker_processes, max_wal_senders, max_prepared_xacts, max_locks_per_xact}
+	};
+	QdbMisfit	misfit;
 
-	for (int i = 0; i < QDB_NLIMITS; i++)
-	{
-		if (ours[i] < w->limits[i])
-			return qdb_clone_refuse(clone, "Raise it in postgresql.conf, restart the server, and join again.",
-									"%s is %u, below the cluster's %u", names[i], ours[i], w->limits[i]);
-	}
-	return check_equal(clone, w->control_version, PG_CONTROL_VERSION, "control file version", build) &&
-		check_equal(clone, w->catalog_version, CATALOG_VERSION_NO, "catalog version", build) &&
-		check_equal(clone, w->block_size, BLCKSZ, "block size", build) &&
-		check_equal(clone, w->segment_blocks, RELSEG_SIZE, "segment size", build) &&
-		check_equal(clone, w->wal_block_size, XLOG_BLCKSZ, "WAL block size", build) &&
-		check_equal(clone, w->wal_segment_size, wal_segment_size, "WAL segment size",
-					"Create this server with the same initdb --wal-segsize.");
+	if (!qdb_welcome_misfit(&clone->welcome, &ours, &misfit))
+		return true;
+	if (misfit.kind == QDB_MISFIT_LIMIT)
+		return qdb_clone_refuse(clone, "Raise it in postgresql.conf, restart the server, and join again.",
+								"%s is %u, below the cluster's %u", misfit.what, misfit.ours, misfit.theirs);
+	return qdb_clone_refuse(clone, misfit.kind == QDB_MISFIT_INITDB ?
+							"Create this server with the same initdb --wal-segsize." :
+							"Install the same major version of PostgreSQL, built the same way.",
+							"the cluster's %s is %u, this server's is %u", misfit.what, misfit.theirs, misfit.ours);
 }
 
 static void

@@ -56,6 +56,8 @@ $c->start(2);
 is($c->sql(2, 'SELECT state, pg_is_in_recovery() FROM quantadb_status()'), 'inert|t', 'a copy waits as a standby of nobody');
 is(() = glob("$n2/quantadb.stranger.*"), 1, 'the identity that it brought was set aside');
 ok(!-e "$n2/quantadb/identity", 'it has none');
+is(join(' ', map { m{([^/]+)$} } glob("$backup/quantadb/keys/*")), 'ca.crt ca.key node.pem', 'the backup has keys');
+is(join(' ', map { m{([^/]+)$} } glob("$n2/quantadb.stranger.1/keys/*")), 'ca.crt', 'what was set aside has none');
 is($c->sql(1, 'SELECT count(*) FROM quantadb_nodes'), '1', 'nobody has heard of it');
 $c->stop(2, 'immediate');
 as_owner('rm', '-rf', $n2);

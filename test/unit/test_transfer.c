@@ -47,6 +47,44 @@ hello_and_welcome_come_back_as_sent(void)
 	CHECK(!qdb_files_welcome_encode(&welcome, buf, &len));
 }
 
+/* One field after the other is made another one; 0: it fits all the same. */
+static int
+misfit_with(uint32_t *field, uint32_t value, const QdbFilesWelcome *theirs, const QdbFilesWelcome *ours)
+{
+	uint32_t	was = *field;
+	QdbMisfit	misfit = {0};
+	bool		found;
+
+	*field = value;
+	found = qdb_welcome_misfit(theirs, ours, &misfit);
+	*field = was;
+	return found && misfit.theirs + misfit.ours == was + value && misfit.what[0] != 0 ? (int) misfit.kind : 0;
+}
+
+static void
+data_of_another_build_is_refused(void)
+{
+	QdbFilesWelcome theirs = {.control_version = 1300,.catalog_version = 202209061,.block_size = 8192,
+	.segment_blocks = 131072,.wal_block_size = 8192,.wal_segment_size = 1 << 24,.limits = {100, 8, 10, 0, 64}};
+	QdbFilesWelcome ours = theirs;
+	QdbMisfit	misfit;
+
+	CHECK(!qdb_welcome_misfit(&theirs, &ours, &misfit));
+	CHECK(misfit_with(&theirs.control_version, 1301, &theirs, &ours) == QDB_MISFIT_BUILD);
+	CHECK(misfit_with(&theirs.catalog_version, 202209062, &theirs, &ours) == QDB_MISFIT_BUILD);
+	CHECK(misfit_with(&theirs.block_size, 16384, &theirs, &ours) == QDB_MISFIT_BUILD);
+	CHECK(misfit_with(&theirs.segment_blocks, 65536, &theirs, &ours) == QDB_MISFIT_BUILD);
+	CHECK(misfit_with(&theirs.wal_block_size, 16384, &theirs, &ours) == QDB_MISFIT_BUILD);
+	CHECK(misfit_with(&theirs.wal_segment_size, 1 << 20, &theirs, &ours) == QDB_MISFIT_INITDB);
+	for (int i = 0; i < QDB_NLIMITS; i++)
+	{
+		CHECK(misfit_with(&theirs.limits[i], theirs.limits[i] + 1, &theirs, &ours) == QDB_MISFIT_LIMIT);
+		CHECK(misfit_with(&ours.limits[i], ours.limits[i] + 1, &theirs, &ours) == 0);
+	}
+	theirs.system_identifier = theirs.epoch = theirs.flush = theirs.timeline = 5;
+	CHECK(!qdb_welcome_misfit(&theirs, &ours, &misfit));
+}
+
 static bool
 comes_back(const QdbTransferRequest *request)
 {
@@ -257,6 +295,7 @@ archive_knows_its_names(void)
 
 static const Test tests[] = {
 	TEST(hello_and_welcome_come_back_as_sent),
+	TEST(data_of_another_build_is_refused),
 	TEST(requests_come_back_as_sent),
 	TEST(requests_out_of_bounds_are_refused),
 	TEST(answers_name_their_request),
