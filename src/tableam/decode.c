@@ -59,7 +59,10 @@ qdb_table_decode(LogicalDecodingContext *ctx, XLogRecordBuffer *buf)
 	if (rnode.dbNode != ctx->slot->data.database ||
 		!SnapBuildProcessChange(ctx->snapshot_builder, XLogRecGetXid(record), buf->origptr))
 		return;
-	if (SnapBuildXactNeedsSkip(ctx->snapshot_builder, buf->origptr))
+
+	/* A slot that is being made does not know yet where it begins to report. */
+	if (SnapBuildCurrentState(ctx->snapshot_builder) < SNAPBUILD_CONSISTENT ||
+		SnapBuildXactNeedsSkip(ctx->snapshot_builder, buf->origptr))
 	{
 		queue_refusal(ctx, buf);
 		return;

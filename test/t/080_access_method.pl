@@ -89,6 +89,31 @@ $p->do('INSERT INTO h VALUES (2)');
 is(value(q{SELECT count(*) FROM pg_logical_slot_peek_changes('s', NULL, NULL) WHERE data LIKE '%INSERT%'}), 1, 'past the change it goes on');
 $p->do(q{SELECT pg_drop_replication_slot('s')});
 
+# ---- a change before the point from which a slot reports, committed after it ----
+my ($one, $two, $three, $slot) = map { $t->connect_to(1) } 1 .. 4;
+sub waits_for
+{
+	my ($dbh) = @_;
+	my $xid = QuantaTable::value($dbh, 'SELECT pg_current_xact_id()::xid');
+	$c->wait_for(sub { value("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid' AND transactionid = '$xid'") }, 60,
+		"the slot waits for transaction $xid");
+}
+$one->begin_work;
+$one->do('INSERT INTO h VALUES (3)');
+$slot->do(q{SELECT pg_create_logical_replication_slot('between', 'test_decoding')}, { pg_async => DBD::Pg::PG_ASYNC() });
+waits_for($one);
+$two->begin_work;
+$two->do('INSERT INTO h VALUES (4)');
+$one->commit;
+waits_for($two);
+$three->begin_work;
+$three->do(q{UPDATE a SET v = 'between' WHERE id = 9000});
+$two->commit;
+$slot->pg_result;
+$three->commit;
+like(error_of(q{SELECT * FROM pg_logical_slot_peek_changes('between', NULL, NULL)}), qr/^XX000 .*relfilenode 0/s, 'a slot made meanwhile does not leave it out');
+$p->do(q{SELECT pg_drop_replication_slot('between')});
+
 # ---- damage ----
 $p->do('CREATE TABLE d (i int, v text)');
 $p->do(q{INSERT INTO d SELECT i, 'some text' FROM generate_series(1, 300) i});

@@ -41,6 +41,15 @@ is(eval { scalar(@{$r->selectall_arrayref('FETCH ALL FROM cur')}) }, 99, 'the re
 eval { $r->commit };
 is(conflicts('bufferpin'), 0, 'there was no conflict over a pin');
 
+# ---- what cannot be looked at says so ----
+if ($QuantaTable::am eq 'quantadb')
+{
+	$p->do('CREATE UNLOGGED TABLE not_here (i int)');
+	caught_up();
+	ok(!eval { $r->selectall_arrayref(q{SELECT * FROM quantadb_check('not_here')}); 1 }, 'an unlogged table is not checked on a replica');
+	like($r->state . ' ' . $r->errstr, qr/^0A000 .*unlogged/s, 'and the error says why');
+}
+
 # ---- snapshots ----
 # A reader with an old snapshot sees what it saw or is told that it cannot.
 sub old_reader
