@@ -59,6 +59,8 @@ for my $port ('raft', 'replication', 'http')
 }
 # thousands that say nothing and stay: two processes a port, each opens what was closed again
 my @children;
+pipe(my $tell, my $told) or die "pipe: $!";
+$tell->blocking(0);
 for my $port ('raft', 'replication', 'http')
 {
 	for (1 .. 2)
@@ -69,10 +71,11 @@ for my $port ('raft', 'replication', 'http')
 		{
 			my $address = pack_sockaddr_in($c->node($p)->{$port}, inet_aton('127.0.0.1'));
 			my @mine;
+			my $opened = 0;
 			while (getppid() != 1)
 			{
 				socket(my $s, PF_INET, SOCK_STREAM, 0) or POSIX::_exit(1);
-				connect($s, $address);
+				syswrite($told, 'x') if connect($s, $address) && ++$opened % 100 == 0;
 				push @mine, $s;
 				shift @mine if @mine > 900;
 				Time::HiRes::sleep(0.002);
@@ -84,6 +87,9 @@ for my $port ('raft', 'replication', 'http')
 	commits_go_on("half-open connections on $port");
 }
 $c->wait_for(sub { commits() > 20 }, 60, 'commits while they come');
+my $hundreds = '';
+$c->wait_for(sub { sysread($tell, $hundreds, 1000, length $hundreds); length $hundreds >= 100 }, 180, '10,000 connections');
+commits_go_on('after 10,000 half-open connections');
 # a stream that breaks is made anew while they are there
 my $r = $p == 1 ? 2 : 1;
 $c->sql($r, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'walreceiver'});
