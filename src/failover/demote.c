@@ -174,9 +174,16 @@ qdb_end_blocking_queries(void)
 		begun_us = now;
 	called_us = now;
 	spare_asker = now - begun_us < PROMOTION_US;
-	/* Not a pause for want of a setting: its end would be the server's. */
-	if (GetRecoveryPauseState() != RECOVERY_NOT_PAUSED && qdb_limits_demanded(why))
+	if (GetRecoveryPauseState() != RECOVERY_NOT_PAUSED)
+	{
+		/*
+		 * The end of a pause for want of a setting would be the server's,
+		 * and until then no query is in the way.
+		 */
+		if (!qdb_limits_demanded(why))
+			return;
 		SetRecoveryPause(false);
+	}
 	SpinLockAcquire(&qdb_shared->mutex);
 	end = qdb_shared->wal_end;
 	SpinLockRelease(&qdb_shared->mutex);

@@ -179,11 +179,11 @@ sub init
 }
 
 # A member that gets no processor for a second has not failed.  Who dies is noticed as
-# soon as ever.
+# soon as ever, and the next one waits for no more than the lease.
 sub be_patient
 {
 	my ($self, $i) = @_;
-	$self->sql($i, "SELECT quantadb_set('lease_duration', '3s')");
+	$self->sql($i, "SELECT quantadb_set('lease_duration', '1s')");
 	$self->sql($i, "SELECT quantadb_set('failover_timeout', '4s')");
 }
 

@@ -99,7 +99,8 @@ $c->signal_children('STOP', $other, 'walreceiver');
 $c->sql($p, 'INSERT INTO q VALUES (-1)');
 $c->kill_all($p);
 $c->signal_children('CONT', $other, 'walreceiver');
-$c->wait_for(sub { $c->sql($other, 'SELECT epoch FROM quantadb_status()') > $epoch }, 60, 'the favourite has the seat');
+$c->wait_for(sub { $c->sql($other, "SELECT count(*) FROM quantadb_journal WHERE event = 'seat' AND node = 'n$favourite' AND epoch > $epoch") eq '1' },
+	60, 'the favourite has the seat');
 $c->start($p);
 my $next;
 $c->wait_for(sub { $next = $c->primary; $next && $next != $favourite && $c->write_ok($next) }, 120, 'another one takes over');
