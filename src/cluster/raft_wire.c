@@ -56,6 +56,19 @@ put_snapshot(QdbWriter *w, const struct raft_install_snapshot *m, const struct r
 	qdb_put_bytes(w, m->data.base, m->data.len);
 }
 
+/*
+ * libraft leaves the last index unset in what it answers to a leader of an older
+ * term.  The receiver bounds it by what was rejected, but only after we have
+ * refused a number that cannot be: the leader would not learn of the term.
+ */
+static uint64_t
+last_index(const struct raft_append_entries_result *result)
+{
+	if (result->rejected > 0 && result->last_log_index >= result->rejected)
+		return result->rejected - 1;
+	return result->last_log_index <= QDB_RAFT_MAX_NUMBER ? result->last_log_index : 0;
+}
+
 static void
 put_start(QdbWriter *w, const struct raft_message *m, uint8_t version, uint64_t term)
 {
@@ -77,7 +90,7 @@ put_message(QdbWriter *w, const struct raft_message *m, const struct raft_buffer
 		case RAFT_APPEND_ENTRIES_RESULT:
 			put_start(w, m, m->append_entries_result.version, m->append_entries_result.term);
 			qdb_put_u64(w, m->append_entries_result.rejected);
-			qdb_put_u64(w, m->append_entries_result.last_log_index);
+			qdb_put_u64(w, last_index(&m->append_entries_result));
 			qdb_put_u16(w, m->append_entries_result.features);
 			qdb_put_u16(w, m->append_entries_result.capacity);
 			break;

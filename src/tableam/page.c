@@ -31,7 +31,9 @@ qdb_overflow_init(Page page)
 {
 	QdbSpecial *special;
 
-	PageInit(page, BLCKSZ, BLCKSZ - QDB_OVERFLOW_START);
+	/* All but the header is special, which PageInit does not do. */
+	PageInit(page, BLCKSZ, sizeof(QdbSpecial));
+	((PageHeader) page)->pd_upper = ((PageHeader) page)->pd_special = QDB_OVERFLOW_START;
 	special = QdbPageSpecial(page);
 	special->kind = QDB_KIND_OVERFLOW;
 	special->version = QDB_PAGE_VERSION;

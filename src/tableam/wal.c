@@ -75,8 +75,9 @@ qdb_rec_write_entry(QdbRecWriter *w, const QdbEntry *e, const QdbXact *def)
 			op |= XLQ_ENTRY_MASK;
 		if (e->x.xid != def->xid)
 			op |= XLQ_ENTRY_XID;
-		if (!ItemPointerEquals(unconstify(ItemPointerData *, &e->x.next),
-							   unconstify(ItemPointerData *, &def->next)) &&
+		/* Compared, for a link to nothing is no valid pointer. */
+		if (ItemPointerCompare(unconstify(ItemPointerData *, &e->x.next),
+							   unconstify(ItemPointerData *, &def->next)) != 0 &&
 			!(e->x.mask & QDB_X_SPECULATIVE))
 			op |= XLQ_ENTRY_NEXT;
 		if (e->x.mask & QDB_X_SPECULATIVE)

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "cluster/raft_node.h"
+#include "cluster/raft_wire.h"
 
 #define NODES			3
 #define QUEUE			4096
@@ -470,6 +471,32 @@ test_damage(void)
 	check(node_open(node, why, sizeof(why)) && wait_equal(), "the undamaged one opens");
 }
 
+/* An answer to a leader of an older term arrives, whatever libraft left in it. */
+static void
+test_unset_index(void)
+{
+	struct raft_message sent = {.type = RAFT_APPEND_ENTRIES_RESULT,.server_id = 2};
+	struct raft_message got;
+	uint64_t	unset = ~UINT64_C(0) - 5;
+	const char *why;
+	uint32_t	length;
+
+	for (uint64_t rejected = 0; rejected < 10; rejected += 9)
+	{
+		uint8_t    *bytes;
+
+		sent.append_entries_result.term = 3;
+		sent.append_entries_result.rejected = rejected;
+		sent.append_entries_result.last_log_index = unset;
+		bytes = qdb_wire_encode(&sent, &length);
+		check(bytes != NULL && qdb_wire_decode(bytes, length, 2, &got, &why) &&
+			  got.append_entries_result.term == 3 && got.append_entries_result.rejected == rejected &&
+			  got.append_entries_result.last_log_index == (rejected > 0 ? rejected - 1 : 0),
+			  "an unset index is sent as one that can be");
+		free(bytes);
+	}
+}
+
 static void
 test_garbage(void)
 {
@@ -589,6 +616,7 @@ main(int argc, char **argv)
 	test_failover();
 	test_snapshot();
 	test_damage();
+	test_unset_index();
 	test_garbage();
 	test_begin_with(argv[1]);
 	for (i = 1; i <= NODES; i++)
