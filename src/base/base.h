@@ -59,6 +59,7 @@ extern char *qdb_min_lsn;
 extern int	qdb_read_timeout_ms;	/* 0: none */
 extern int64 qdb_max_lag_bytes; /* of quantadb.max_replica_lag; -1 off */
 extern int64 qdb_max_lag_us;
+extern char *qdb_upstream;		/* a member to stream from; "": the primary */
 extern int	qdb_clone_rate_kb;	/* per second; 0: unlimited */
 extern int	qdb_lost_wal_limit_mb;	/* of WAL kept below quantadb/lost */
 extern int	qdb_wal_retention_limit_mb; /* of WAL kept for members */
@@ -405,6 +406,7 @@ typedef struct QdbShared
 	 * epoch; 0 parked
 	 */
 	uint64		receiver_epoch;
+	uint64		receiver_member;	/* to whom */
 	char		receiver_refusal[QDB_REASON_SIZE];	/* last STREAM_REFUSED */
 
 	/*

@@ -43,6 +43,7 @@ int			qdb_read_timeout_ms = 10000;
 static char *max_replica_lag = NULL;
 int64		qdb_max_lag_bytes = -1;
 int64		qdb_max_lag_us = -1;
+char	   *qdb_upstream = NULL;
 int			qdb_clone_rate_kb = 0;
 int			qdb_lost_wal_limit_mb = 1024;
 int			qdb_wal_retention_limit_mb = 4096;
@@ -312,6 +313,9 @@ qdb_define_settings(void)
 	DefineCustomEnumVariable("quantadb.replication_compression", "Compression of the WAL stream.",
 							 NULL, &qdb_replication_compression, 1, compression_options,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("quantadb.upstream", "Member that a replica without a vote streams from, to spare the primary.",
+							   "Empty: the primary.", &qdb_upstream, "", PGC_SIGHUP, 0,
+							   NULL, NULL, NULL);
 	DefineCustomIntVariable("quantadb.clone_rate", "Most that a clone or rewind may read here or fetch, per second.",
 							"0: unlimited.", &qdb_clone_rate_kb, 0, 0, MAX_KILOBYTES,
 							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);

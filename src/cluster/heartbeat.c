@@ -19,6 +19,7 @@
 #define FLAG_ABLE			0x01
 #define FLAG_LEASE_REQUEST	0x02
 #define FLAG_LEASE_GRANT	0x04
+#define FLAG_WANTS_UPSTREAM	0x08
 #define NEVER				UINT64_MAX
 #define CAUGHT_UP_BYTES		(1024 * 1024)
 
@@ -101,6 +102,8 @@ put_heartbeat(QdbWriter *w, uint8 flags, uint64 lease_epoch, int64 lease_sent)
 	qdb_read_archived(&archived, &archived_timeline);
 	if (qdb_co.why_not[0] == '\0')
 		flags |= FLAG_ABLE;
+	if (qdb_wants_upstream())
+		flags |= FLAG_WANTS_UPSTREAM;
 	qdb_put_u8(w, flags);
 	qdb_put_u64(w, qdb_co.wal_end);
 	qdb_put_string(w, qdb_node_state_text(qdb_shared->node_state));
@@ -217,6 +220,7 @@ qdb_receive_heartbeat(QdbPeer *peer, const QdbFrame *frame)
 	if (!qdb_reader_done(&r) || new.ncaught_up > QDB_MAX_MEMBERS)
 		return;
 	new.able = (flags & FLAG_ABLE) != 0;
+	new.wants_upstream = (flags & FLAG_WANTS_UPSTREAM) != 0;
 	new.primary_heard_us = age < (uint64) qdb_co.now_us ? qdb_co.now_us - (int64) age : 0;
 	*peer = new;
 	qdb_note_archived(archived, archived_timeline);

@@ -128,6 +128,11 @@ extern void qdb_set_problem(const char *problem);
 /* Ends queries that hold up replay, now and then. */
 extern void qdb_clear_replay(void);
 
+/* ---- upstream.c ---- */
+extern bool qdb_wants_upstream(void);
+extern const QdbMember *qdb_stream_source(const QdbGrant *grant, const QdbMember *holder);
+extern void qdb_leave_other_source(void);
+
 /* ---- retention.c ---- */
 extern void qdb_retention_turn(void);
 

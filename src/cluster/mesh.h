@@ -45,6 +45,7 @@ typedef struct QdbPeer
 	QdbProgress progress;
 	XLogRecPtr	redo;			/* of its last checkpoint; 0 unknown */
 	bool		able;
+	bool		wants_upstream; /* so it passes no WAL on */
 	uint64		promised;
 	uint64		gate_epoch;
 	uint64		closed_membership;

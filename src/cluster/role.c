@@ -241,6 +241,7 @@ static void
 follow_holder(const QdbState *state, const QdbGrant *grant)
 {
 	const QdbMember *holder = qdb_member_by_id(state, grant->holder);
+	const QdbMember *source;
 	const QdbEndOfWal *end;
 	char		why[QDB_REASON_SIZE] = "";
 
@@ -251,9 +252,12 @@ follow_holder(const QdbState *state, const QdbGrant *grant)
 	/* An earlier process of this boot may have set the target already. */
 	if (qdb_shared->target_epoch == grant->epoch)
 	{
-		if (qdb_shared->target_port != holder->replication_port ||
-			strcmp(qdb_shared->target_host, holder->host) != 0)
-			qdb_set_target(holder, grant->epoch, false);
+		source = qdb_stream_source(grant, holder);
+		if (qdb_shared->target_member != source->id ||
+			qdb_shared->target_port != source->replication_port ||
+			strcmp(qdb_shared->target_host, source->host) != 0)
+			qdb_set_target(source, grant->epoch, false);
+		qdb_leave_other_source();
 		return;
 	}
 	if (matched_epoch == grant->epoch || qdb_co.now_us < next_match_us)

@@ -100,15 +100,19 @@ hold_link(const QdbReceiverLink *link)
 
 	SpinLockAcquire(&qdb_shared->mutex);
 	held = qdb_shared->target_epoch == link->epoch &&
+		qdb_shared->target_member == link->member &&
 		qdb_shared->promising == link->epoch &&
 		qdb_shared->promised == link->epoch;
 	if (held)
+	{
 		qdb_shared->receiver_epoch = link->epoch;
+		qdb_shared->receiver_member = link->member;
+	}
 	SpinLockRelease(&qdb_shared->mutex);
 	return held;
 }
 
-/* Is this the member that holds the seat, by its certificate? */
+/* Is this the member that we want, by its certificate? */
 static bool
 is_target(const QdbReceiverLink *link, char *why)
 {

@@ -164,7 +164,7 @@ qdb_count_and_release(void)
 	uint64		membership;
 	bool		async;
 
-	if (qdb_seat.epoch == 0 || qdb_seat.taker != 0)
+	if (qdb_seat.epoch == 0 || qdb_seat.taker != 0 || qdb_seat.relay)
 		return;
 	count_acks(&flush, &apply, &membership, &async);
 

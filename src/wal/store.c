@@ -25,15 +25,14 @@
 
 QdbStore	qdb_store;
 
-/* A replica's: its epoch, 0 where it has none to offer. */
-static uint64
-followed_epoch(TimeLineID *timeline)
+uint64
+qdb_followed_epoch(TimeLineID *timeline)
 {
 	const QdbGrant *grant;
 	TimeLineID	replayed;
 	uint64		epoch;
 
-	if (qdb_seat.epoch != 0 || !RecoveryInProgress() || !HotStandbyActive())
+	if (!RecoveryInProgress() || !HotStandbyActive())
 		return 0;
 	SpinLockAcquire(&qdb_shared->mutex);
 	epoch = qdb_shared->promised;
@@ -58,14 +57,15 @@ static void
 look_at_store(QdbStore * store)
 {
 	memset(store, 0, sizeof(*store));
-	if (qdb_seat.epoch != 0 && qdb_seat.taker == 0)
+	if (qdb_seat.epoch != 0 && qdb_seat.taker == 0 && !qdb_seat.relay)
 	{
 		store->epoch = qdb_seat.epoch;
 		store->timeline = qdb_seat.timeline;
 		return;
 	}
 	store->replica = true;
-	store->epoch = followed_epoch(&store->timeline);
+	if (qdb_seat.epoch == 0 || qdb_seat.relay)
+		store->epoch = qdb_followed_epoch(&store->timeline);
 }
 
 void
@@ -95,13 +95,17 @@ qdb_store_refresh(void)
 XLogRecPtr
 qdb_store_flush(void)
 {
+	return qdb_store.replica ? qdb_followed_flush() : GetFlushRecPtr(NULL);
+}
+
+XLogRecPtr
+qdb_followed_flush(void)
+{
 	TimeLineID	receiving;
 	TimeLineID	replaying;
 	XLogRecPtr	received;
 	XLogRecPtr	replayed;
 
-	if (!qdb_store.replica)
-		return GetFlushRecPtr(NULL);
 	received = GetWalRcvFlushRecPtr(NULL, &receiving);
 	/* After it: replay never passes what is flushed. */
 	replayed = GetXLogReplayRecPtr(&replaying);

@@ -122,6 +122,7 @@ check_identity(QdbStream *stream, const QdbStreamHello *hello)
 	const char *why;
 	bool		same_cluster;
 	bool		known;
+	bool		relayed;
 
 	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
 	member = qdb_member_by_id(&qdb_shared->state, hello->member);
@@ -131,6 +132,7 @@ check_identity(QdbStream *stream, const QdbStreamHello *hello)
 	same_cluster = strcmp(hello->cluster_id, qdb_shared->state.cluster_id) == 0;
 	known = member != NULL && member->incarnation == hello->incarnation &&
 		hello->member != qdb_shared->identity.member;
+	relayed = member != NULL && member->role == QDB_ROLE_REPLICA;
 	LWLockRelease(qdb_shared->state_lock);
 
 	if (hello->version != QDB_STREAM_VERSION)
@@ -142,6 +144,9 @@ check_identity(QdbStream *stream, const QdbStreamHello *hello)
 		qdb_stream_refuse(stream, false, "this node belongs to another cluster");
 	else if (qdb_seat.epoch == 0)
 		qdb_stream_refuse(stream, true, "this node is not the primary");
+	else if (qdb_seat.relay && (hello->epoch != qdb_seat.epoch || !relayed))
+		qdb_stream_refuse(stream, true, "this node is not the primary and passes on WAL of epoch "
+						  UINT64_FORMAT " only, to replicas without a vote", qdb_seat.epoch);
 	else if (hello->epoch != qdb_seat.epoch)
 		qdb_stream_refuse(stream, true, "this node is the primary of epoch " UINT64_FORMAT
 						  ", not of " UINT64_FORMAT, qdb_seat.epoch, hello->epoch);
@@ -173,6 +178,13 @@ check_history(QdbStream *stream, TimeLineID timeline, XLogRecPtr lsn)
 	}
 	if (timeline != qdb_seat.timeline)
 		limit = tliSwitchPoint(timeline, qdb_seat.history, NULL);
+	if (lsn > limit && qdb_seat.relay)
+	{
+		/* It may have got that from the holder, and we get it too. */
+		qdb_stream_refuse(stream, true, "%X/%X on timeline %u has not come to this node yet, it has %X/%X",
+						  LSN_FORMAT_ARGS(lsn), timeline, LSN_FORMAT_ARGS(limit));
+		return false;
+	}
 	if (lsn > limit)
 	{
 		qdb_stream_refuse(stream, false, "%X/%X on timeline %u is past the primary's %X/%X; rewind or re-clone",
@@ -213,7 +225,7 @@ seat_is_coming(uint64 epoch)
 	const QdbGrant *grant;
 	bool		coming;
 
-	if (qdb_seat.epoch != 0)
+	if (qdb_seat.epoch != 0 && !qdb_seat.relay)
 		return false;
 	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
 	grant = qdb_current_grant(state);
@@ -494,6 +506,12 @@ next_frame(QdbStream *stream)
 		return false;
 	}
 	stream->frame = qdb_get_wal_frame(stream->timeline, stream->sent, upto, why);
+	if (stream->frame == NULL && qdb_seat.relay)
+	{
+		/* The holder keeps WAL for all, this node need not have it. */
+		qdb_stream_refuse(stream, true, "WAL from %X/%X on is not on this node", LSN_FORMAT_ARGS(stream->sent));
+		return false;
+	}
 	if (stream->frame == NULL)
 	{
 		qdb_stream_refuse(stream, false, "%s", why);

@@ -4,7 +4,8 @@
  *		The worker that sends WAL to all replicas and releases commits.
  *
  * It listens whenever this node is a member, and serves only while this boot
- * holds the seat: promoted, epoch record flushed, nothing newer promised.  Any change of
+ * holds the seat: promoted, epoch record flushed, nothing newer promised; or hands WAL over
+ * (donation), or passes on what it streams from the holder (relay).  Any change of
  * that closes every stream.  One loop: wait for the latch (XLogFlush sets it),
  * listeners and streams; take acks; release; send what is flushed.
  *
@@ -118,6 +119,38 @@ look_at_seat(QdbSeat * seat)
 		seat->epoch = 0;
 }
 
+/*
+ * A replica that streams from the holder itself passes on what it has, under the promise
+ * that it has given (I2, I3): all of it the holder had flushed (I4).
+ */
+static void
+look_at_relay(QdbSeat * seat)
+{
+	const QdbGrant *grant;
+	uint64		target;
+	uint64		target_epoch;
+	bool		direct;
+
+	seat->epoch = qdb_followed_epoch(&seat->timeline);
+	if (seat->epoch == 0)
+		return;
+	SpinLockAcquire(&qdb_shared->mutex);
+	target = qdb_shared->target_member;
+	target_epoch = qdb_shared->target_epoch;
+	SpinLockRelease(&qdb_shared->mutex);
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	grant = qdb_current_grant(&qdb_shared->state);
+	direct = grant != NULL && grant->epoch == seat->epoch && target_epoch == seat->epoch &&
+		target == grant->holder;
+	LWLockRelease(qdb_shared->state_lock);
+	if (!direct)
+		seat->epoch = 0;
+	seat->relay = direct;
+	seat->taker = 0;
+	seat->record_end = InvalidXLogRecPtr;
+	seat->flush = qdb_followed_flush();
+}
+
 static void
 refresh_seat(void)
 {
@@ -125,7 +158,9 @@ refresh_seat(void)
 	MemoryContext old;
 
 	look_at_seat(&now);
-	if (now.epoch == qdb_seat.epoch && now.taker == qdb_seat.taker)
+	if (now.epoch == 0)
+		look_at_relay(&now);
+	if (now.epoch == qdb_seat.epoch && now.taker == qdb_seat.taker && now.relay == qdb_seat.relay)
 	{
 		qdb_seat.flush = now.flush;
 		qdb_seat.record_end = now.record_end;
@@ -149,6 +184,8 @@ refresh_seat(void)
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	qdb_seat.history = readTimeLineHistory(qdb_seat.timeline);
 	MemoryContextSwitchTo(old);
+	if (qdb_seat.relay)
+		return;
 	if (qdb_seat.taker != 0)
 		ereport(LOG, (errmsg("[replication] Handing WAL up to %X/%X of timeline %u to %s",
 							 LSN_FORMAT_ARGS(qdb_seat.flush), qdb_seat.timeline,
@@ -444,6 +481,18 @@ serve_streams(int64 now)
 	return more;
 }
 
+/* A relay that nobody streams from need not be woken for each flush. */
+static bool
+passes_on(void)
+{
+	for (int i = 0; i < QDB_MAX_STREAMS; i++)
+	{
+		if (qdb_streams[i].channel != NULL && qdb_streams[i].streaming)
+			return true;
+	}
+	return false;
+}
+
 /* One turn, after waiting.  Returns ms to wait at most. */
 static int
 take_turn(const WaitEvent *events, int n)
@@ -460,7 +509,8 @@ take_turn(const WaitEvent *events, int n)
 	handle_events(events, n);
 	qdb_count_and_release();
 	more = serve_streams(now);
-	qdb_walsnd_keep_latch(qdb_seat.epoch != 0 && qdb_seat.taker == 0);
+	qdb_walsnd_keep_latch(qdb_seat.epoch != 0 && qdb_seat.taker == 0 &&
+						  (!qdb_seat.relay || passes_on()));
 	qdb_retain_turn(now);
 
 	show_due |= n > 0 || more;
@@ -489,7 +539,7 @@ hands_over(void)
 	SpinLockAcquire(&qdb_shared->mutex);
 	coordinator = qdb_shared->coordinator_pid;
 	SpinLockRelease(&qdb_shared->mutex);
-	return qdb_seat.epoch != 0 && qdb_seat.taker == 0 && coordinator != 0 && qdb_now_us() - since_us < SHUTDOWN_US;
+	return qdb_seat.epoch != 0 && qdb_seat.taker == 0 && !qdb_seat.relay && coordinator != 0 && qdb_now_us() - since_us < SHUTDOWN_US;
 }
 
 void

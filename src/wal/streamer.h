@@ -28,6 +28,10 @@ typedef struct QdbSeat
 	uint64		epoch;			/* 0: this node serves nothing */
 	uint64		taker;			/* 0, or without the seat: WAL is handed to
 								 * this member only, and nothing is counted */
+	bool		relay;			/* without the seat: WAL of the holder that
+								 * this node streams from is passed on to
+								 * replicas without a vote, and nothing is
+								 * counted */
 	TimeLineID	timeline;
 	XLogRecPtr	record_end;		/* of the epoch record */
 	XLogRecPtr	flush;			/* I4: nothing past it is sent */
@@ -135,6 +139,13 @@ extern QdbStore qdb_store;
 
 /* After the seat was looked at; ends what is served from a store that is no more. */
 extern void qdb_store_refresh(void);
+
+/*
+ * A replica's: the epoch that it follows, 0 where it does not, its timeline, and up to
+ * where its WAL of it is on this disk.  Without qdb_seat.
+ */
+extern uint64 qdb_followed_epoch(TimeLineID *timeline);
+extern XLogRecPtr qdb_followed_flush(void);
 
 /* No file shows WAL past it, and WAL up to it is on this disk. */
 extern XLogRecPtr qdb_store_flush(void);

@@ -40,6 +40,7 @@ int			qdb_replication_port;
 int			qdb_http_port;
 int			qdb_heartbeat_ms;
 int			qdb_priority;
+char	   *qdb_upstream;
 int64		qdb_max_lag_bytes = -1;
 int64		qdb_max_lag_us = -1;
 int			PostPortNumber;

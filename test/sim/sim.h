@@ -167,6 +167,7 @@ typedef struct SimReceiver
 	uint64		serial;			/* of its connection */
 	uint64		epoch;
 	int			source;			/* node */
+	uint64		source_member;
 	uint64		connection;
 	XLogRecPtr	start;			/* replay position of the greeting */
 	uint32		written;		/* records received on this connection, up to */

@@ -502,6 +502,7 @@ start_connection(SimNode * node)
 	r->serial = serial;
 	r->epoch = node->shared->target_epoch;
 	r->source = c->source;
+	r->source_member = node->shared->target_member;
 	r->start = sim_lsn(node->applied);
 	r->retry_us = sim.now_us + GREETING_US;
 	hello.name.epoch = r->epoch;
@@ -522,12 +523,14 @@ take_welcome(SimNode * node, Connection * c, const Message * welcome)
 
 	/* I2: the step that makes the link one that WAL may come through. */
 	if (r->state != SIM_LINK_GREETING || !target_valid(node) || r->parking ||
-		node->shared->target_epoch != r->epoch || welcome->name.epoch != r->epoch)
+		node->shared->target_epoch != r->epoch ||
+		node->shared->target_member != r->source_member || welcome->name.epoch != r->epoch)
 	{
 		disconnect(node, true);
 		return;
 	}
 	node->shared->receiver_epoch = r->epoch;
+	node->shared->receiver_member = r->source_member;
 	r->state = SIM_LINK_UP;
 	r->connection = welcome->name.connection;
 	r->written = sim_index(r->start);
