@@ -375,16 +375,35 @@ io_random(struct raft_io *raft_io, int min, int max)
 	return min + (int) (io->seed % (unsigned) (max - min));
 }
 
-/* Takes the first completion out and reports it with status. */
-static void
-deliver_first(QdbRaftIo *io, int status)
+/*
+ * Sends come first.  A message holds some entries of libraft's log, perhaps not all that
+ * were allocated together; where a snapshot then drops the others, libraft takes the
+ * memory for unused and frees it under the message.
+ */
+static QdbDone *
+take_done(QdbRaftIo *io)
 {
-	QdbDone    *done = io->first;
+	QdbDone   **link = &io->first;
+	QdbDone    *done;
+
+	while (*link != NULL && (*link)->kind != DONE_SEND)
+		link = &(*link)->next;
+	if (*link == NULL)
+		link = &io->first;
+	done = *link;
+	*link = done->next;
+	if (*link == NULL)
+		io->last = link;
+	return done;
+}
+
+/* Takes a completion out and reports it with status. */
+static void
+deliver_one(QdbRaftIo *io, int status)
+{
+	QdbDone    *done = take_done(io);
 	struct raft_snapshot *snapshot = NULL;
 
-	io->first = done->next;
-	if (io->first == NULL)
-		io->last = &io->first;
 	switch (done->kind)
 	{
 		case DONE_SEND:
@@ -425,7 +444,7 @@ qdb_io_drain(QdbRaftIo *io)
 		{
 			bool		stop = io->first == until;
 
-			deliver_first(io, 0);
+			deliver_one(io, 0);
 			if (stop)
 				break;
 		}
@@ -445,7 +464,7 @@ io_close(struct raft_io *raft_io, raft_io_close_cb cb)
 
 	io->failed = true;
 	while (io->first != NULL)
-		deliver_first(io, RAFT_CANCELED);
+		deliver_one(io, RAFT_CANCELED);
 	cb(raft_io);
 }
 

@@ -29,6 +29,7 @@ typedef enum QdbRule
 	QDB_RULE_ONE_CHANGE,		/* I13: one change at a time */
 	QDB_RULE_ACK_NAMES,			/* I5: an ack of another epoch or connection */
 	QDB_RULE_NEVER_BACK,		/* I5: the quorum LSN and its membership */
+	QDB_RULE_OWN_NUMBERS,		/* I13: no counting by a later epoch's state */
 	QDB_RULE_TAKE_WAL,			/* I2: only under the promised epoch */
 	QDB_RULE_PROMOTING,			/* I3: a superseded promotion is ended first */
 	QDB_RULE_LEASE_WAIT,		/* I9: no report while a grant lives */

@@ -149,6 +149,12 @@ qdb_ack_counts(const QdbAckName * ack, uint64_t ack_membership,
 					  ack_membership > membership);
 }
 
+bool
+qdb_counts_by(const QdbState *state, uint64_t epoch)
+{
+	return !QDB_KEEPS(QDB_RULE_OWN_NUMBERS, state->epoch != epoch);
+}
+
 void
 qdb_quorum_advance(QdbQuorum * quorum, uint64_t epoch, uint64_t counted, uint64_t membership)
 {

@@ -87,6 +87,14 @@ typedef struct QdbAckName
 extern bool qdb_ack_counts(const QdbAckName * ack, uint64_t ack_membership,
 						   const QdbAckName * stream, uint64_t membership);
 
+/*
+ * May the holder of this epoch count by this state?  The members of a later epoch
+ * acknowledged to somebody else: one that has been cut off learns of the epoch that
+ * deposed it and of the changes after it at once, and for as long as it cannot stop
+ * (a postmaster that hangs) both would be acknowledging (I5, I13).
+ */
+extern bool qdb_counts_by(const QdbState *state, uint64_t epoch);
+
 /* The quorum as a holder publishes it. */
 typedef struct QdbQuorum
 {

@@ -76,9 +76,10 @@ release_waiters(XLogRecPtr flush, XLogRecPtr apply)
 /*
  * Counts flush and apply positions.  The streamer's acks were checked for
  * epoch, connection, incarnation and membership when they came; the
- * incarnation is compared again, since the state may have moved on.
+ * incarnation is compared again, since the state may have moved on.  False where it
+ * has moved on to another epoch: then nothing counts any more.
  */
-static void
+static bool
 count_acks(XLogRecPtr *flush, XLogRecPtr *apply, uint64 *membership, bool *async)
 {
 	QdbAck		flushes[QDB_MAX_STREAMS + 1];
@@ -87,6 +88,11 @@ count_acks(XLogRecPtr *flush, XLogRecPtr *apply, uint64 *membership, bool *async
 	const QdbState *state = &qdb_shared->state;
 
 	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	if (!qdb_counts_by(state, qdb_seat.epoch))
+	{
+		LWLockRelease(qdb_shared->state_lock);
+		return false;
+	}
 	flushes[n] = (QdbAck)
 	{
 		qdb_shared->identity.member, qdb_seat.flush
@@ -119,6 +125,7 @@ count_acks(XLogRecPtr *flush, XLogRecPtr *apply, uint64 *membership, bool *async
 	*membership = state->membership;
 	*async = state->settings.async;
 	LWLockRelease(qdb_shared->state_lock);
+	return true;
 }
 
 /* Publishes; true when the coordinator has to know at once. */
@@ -166,7 +173,8 @@ qdb_count_and_release(void)
 
 	if (qdb_seat.epoch == 0 || qdb_seat.taker != 0 || qdb_seat.relay)
 		return;
-	count_acks(&flush, &apply, &membership, &async);
+	if (!count_acks(&flush, &apply, &membership, &async))
+		return;
 
 	/*
 	 * Back from async to quorum: the number that says so is switched to only

@@ -55,6 +55,7 @@ LWLockPadded *MainLWLockArray;
 int			XLogArchiveMode = ARCHIVE_MODE_OFF;
 
 static struct Latch latch;
+struct Latch sim_streamer_latch;
 static LWLockPadded locks[NUM_INDIVIDUAL_LWLOCKS + 1];
 static bool error_raised;
 static char error_text[512];
@@ -283,7 +284,10 @@ ShmemInitStruct(const char *name, Size size, bool *found)
 void
 SetLatch(Latch *l)
 {
-	if (sim.current != NULL)
+	/* The streamer is a process: it may be there before the coordinator goes on. */
+	if (l == &sim_streamer_latch && sim.current != NULL && sim.current->server_up && sim_chance(50))
+		sim_streamer_turn(sim.current);
+	else if (sim.current != NULL)
 		sim_process_wake(sim.current, 0);
 }
 

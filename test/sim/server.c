@@ -84,6 +84,7 @@ sim_server_start(SimNode * node)
 	memset(&node->resync, 0, sizeof(node->resync));
 	sim_enter(node);
 	node->image->shmem_startup();
+	node->shared->streamer_latch = &sim_streamer_latch;
 	sim_enter(NULL);
 	sim_trace(node, "boot %llu, promise %llu, WAL %u (%u), redo %u, consistent at %u",
 			  (unsigned long long) disk->identity.boot, (unsigned long long) disk->promised,

@@ -452,6 +452,7 @@ extern void sim_insert(SimNode * node, SimKind kind, uint32 *index);
 extern void sim_flush_soon(SimNode * node);
 
 /* ---- stream.c ---- */
+extern struct Latch sim_streamer_latch;
 extern void sim_streamer_turn(SimNode * node);
 extern void sim_receiver_begin(SimNode * node);
 extern bool sim_receiver_park(SimNode * node);

@@ -364,6 +364,8 @@ count_and_release(SimNode * node)
 	};
 	QdbQuorum	before = quorum;
 
+	if (!qdb_counts_by(state, node->seat_epoch))
+		return;
 	acks[n++] = (QdbAck)
 	{
 		shared->identity.member, own

@@ -226,6 +226,22 @@ quorum_never_goes_back(void)
 }
 
 static void
+holder_counts_by_its_own_epoch_alone(void)
+{
+	set_up();
+	CHECK(qdb_counts_by(&s, 3));
+	/* deposed, though it has not stopped: the next holder's members acked to that one */
+	s.epoch = 4;
+	s.epoch_open = true;
+	CHECK(!qdb_counts_by(&s, 3));
+	s.epoch_open = false;
+	s.nmembers = 5;
+	s.membership = 5;
+	CHECK(!qdb_counts_by(&s, 3));
+	CHECK(qdb_counts_by(&s, 4));
+}
+
+static void
 lease_is_granted_under_the_promise(void)
 {
 	QdbBoot		asker = {1, 100, 7};
@@ -310,6 +326,7 @@ static const struct
 	{"wal_only_under_the_promise", wal_only_under_the_promise},
 	{"ack_of_another_life_counts_nothing", acks_of_another_life_count_nothing},
 	{"quorum_never_goes_back", quorum_never_goes_back},
+	{"holder_counts_by_its_own_epoch_alone", holder_counts_by_its_own_epoch_alone},
 	{"lease_is_granted_under_the_promise", lease_is_granted_under_the_promise},
 	{"lease_holder_counts_less_than_was_given", holder_counts_less_than_was_given},
 	{"lease_blocks_the_report", lease_blocks_the_report},
