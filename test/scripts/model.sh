@@ -30,16 +30,29 @@ run()
 	fi
 }
 
-run "joining_without_crashes" holds "-DL=3 -DJOINING -DCRASHES=0"
+resync="-DL=2 -DE=2 -DCRASHES=0 -DRESYNC"
+growing="-DL=2 -DE=2 -DCRASHES=0 -DGROWING"
+leases="-DL=2 -DE=2 -DCRASHES=0 -DLEASES"
+run "one_voter_grows_to_three" holds "-DL=2 -DJOINING -DCRASHES=0"
+run "without_closing_a_change" violated "-DL=3 -DJOINING -DNO_CLOSE -DCRASHES=0"
+run "three_voters_grow_to_five" holds "$growing"
+run "five_without_closing_a_change" violated "$growing -DNO_CLOSE"
+run "counting_by_a_later_epochs_number" violated "$growing -DLATE_NUMBER"
+run "data_is_replaced" holds "$resync"
+run "acks_kept_while_data_is_copied" violated "$resync -DKEPT_ACKS"
+run "report_before_data_is_whole" violated "$resync -DEARLY_REPORT"
+run "copy_of_an_older_epoch" violated "$resync -DOLD_PLAN"
+run "lost_disk" holds "-DL=2 -DE=2 -DCRASHES=0 -DLOST=1"
+run "lost_disk_keeps_its_identity" violated "-DL=2 -DE=2 -DCRASHES=0 -DLOST=1 -DOLD_IDENTITY"
+run "leases" holds "$leases"
+run "with_short_leases" violated "$leases -DSHORT_LEASES"
 run "without_log_matching" violated "-DL=3 -DNO_MATCH"
 run "with_old_acks" violated "-DL=3 -DOLD_ACKS"
-run "without_closing_a_change" violated "-DL=3 -DJOINING -DNO_CLOSE -DCRASHES=0"
+run "with_a_volatile_promise" violated "-DL=2 -DE=2 -DVOLATILE_PROMISE"
+run "sending_unflushed_wal" violated "-DL=2 -DE=2 -DSEND_UNFLUSHED"
 if [ "$mode" = full ]; then
-	run "leases" holds "-DL=2 -DE=2 -DCRASHES=0 -DLEASES"
-	run "with_short_leases" violated "-DL=2 -DE=2 -DCRASHES=0 -DLEASES -DSHORT_LEASES"
-	run "with_a_volatile_promise" violated "-DL=3 -DVOLATILE_PROMISE"
-	run "sending_unflushed_wal" violated "-DL=3 -DSEND_UNFLUSHED"
 	run "reports_by_lsn_alone" violated "-DL=4 -DCRASHES=0 -DLSN_ONLY"
+	run "one_voter_grows_to_three_more_entries" holds "-DL=3 -DJOINING -DCRASHES=0"
 	run "protocol" holds "-DL=3"
 fi
 exit $failed

@@ -101,6 +101,7 @@ if [ -z "${QUANTADB_TESTS:-}" ]; then
 	[ -f test/unit/run.sh ] && step unit bash test/unit/run.sh
 	[ -f test/unit/run_raft.sh ] && step unit_raft bash test/unit/run_raft.sh
 	step sim bash test/sim/run.sh test
+	step model sh test/scripts/model.sh "$([ "${1:-}" = long ] && echo full || echo quick)"
 	step fuzz_corpus bash test/fuzz/run.sh replay
 	step chaos_check perl -Itest/chaos test/chaos/check.t
 	step chaos_shim perl test/chaos/shim.t
