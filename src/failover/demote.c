@@ -177,8 +177,8 @@ qdb_end_blocking_queries(void)
 	if (GetRecoveryPauseState() != RECOVERY_NOT_PAUSED)
 	{
 		/*
-		 * The end of a pause for want of a setting would be the server's,
-		 * and until then no query is in the way.
+		 * The end of a pause for want of a setting would be the server's, and
+		 * until then no query is in the way.
 		 */
 		if (!qdb_limits_demanded(why))
 			return;
