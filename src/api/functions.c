@@ -233,7 +233,7 @@ qdb_sql_promote(PG_FUNCTION_ARGS)
 
 /* A change of one member; where the answer has a text, it is a warning. */
 static void
-run_wish(QdbRequestKind kind, const text *name, int role, const char *what)
+run_wish(QdbRequestKind kind, const struct varlena *name, int role, const char *what)
 {
 	QdbRequest *request = palloc0(sizeof(QdbRequest));
 

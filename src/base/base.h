@@ -223,7 +223,7 @@ typedef struct QdbRequest
 	int64		number;
 	uint32		length;
 	uint8		command[QDB_COMMAND_MAX_BYTES];
-	char text[	QDB_REQUEST_TEXT];
+	char		text[QDB_REQUEST_TEXT];
 	/* the answer */
 	bool		ok;
 	QdbResult	result;

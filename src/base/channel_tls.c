@@ -128,7 +128,7 @@ fail_tls(QdbChannel *channel, const char *what)
 	unsigned long code = ERR_peek_last_error();
 	long		verify = SSL_get_verify_result(channel->ssl);
 	const char *why = code != 0 ? ERR_reason_error_string(code) : NULL;
-	char text[	160];
+	char		text[160];
 
 	if (channel->raw_errno != 0)
 		qdb_channel_fail(channel, what, channel->raw_errno);

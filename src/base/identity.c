@@ -348,7 +348,7 @@ qdb_pending_remove(void)
 bool
 qdb_removed_store(const QdbIdentity *identity)
 {
-	char text[	MAX_FILE];
+	char		text[MAX_FILE];
 
 	snprintf(text, sizeof(text), "format=1\nmember=" UINT64_FORMAT "\nincarnation=" UINT64_FORMAT "\n",
 			 identity->member, identity->incarnation);
@@ -431,7 +431,7 @@ qdb_identity_load(QdbIdentity *identity)
 static bool
 store_identity(const char *path, const QdbIdentity *id)
 {
-	char text[	MAX_FILE];
+	char		text[MAX_FILE];
 	char		temp[MAXPGPATH];
 	int			fd = open_temp(path, temp);
 	IdentityFile file = {0};
@@ -454,7 +454,7 @@ store_identity(const char *path, const QdbIdentity *id)
 			close(fd);
 		return false;
 	}
-	n += snprintf(text +n, sizeof(text) - n, "crc=%08x\n", (unsigned int) qdb_crc32c(0, text, n));
+	n += snprintf(text + n, sizeof(text) - n, "crc=%08x\n", (unsigned int) qdb_crc32c(0, text, n));
 	return finish_file(path, temp, fd, text, n);
 }
 
@@ -495,7 +495,7 @@ qdb_promise_load(void)
 bool
 qdb_promise_store(uint64 epoch)
 {
-	char text[	64];
+	char		text[64];
 
 	if (epoch < qdb_promise_load()) /* I2 */
 	{
@@ -524,7 +524,7 @@ qdb_rewinds_load(uint64 epoch)
 bool
 qdb_rewinds_store(uint64 epoch, uint32 n)
 {
-	char text[	64];
+	char		text[64];
 
 	snprintf(text, sizeof(text), "format=1\nepoch=" UINT64_FORMAT "\nrewinds=%u\n", epoch, n);
 	return write_checked(REWINDS_PATH, text);

@@ -284,7 +284,7 @@ qdb_is_stranger(X509 *cert)
 static bool
 parse_uri(const ASN1_STRING *uri, QdbCertName *name)
 {
-	char text[	160];
+	char		text[160];
 	char		again[160];
 	int			length = ASN1_STRING_length(uri);
 	unsigned long long member;
@@ -294,7 +294,7 @@ parse_uri(const ASN1_STRING *uri, QdbCertName *name)
 	if (length <= 0 || length >= (int) sizeof(text))
 		return false;
 	memcpy(text, ASN1_STRING_get0_data(uri), length);
-	text[		length] = '\0';
+	text[length] = '\0';
 
 	if (sscanf(text, "quantadb:%36[0-9a-f-]:%llu:%llu:%llu", name->cluster_id, &member,
 			   &incarnation, &rotation) != 4)

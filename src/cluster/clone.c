@@ -250,7 +250,7 @@ void
 qdb_joining_turn(void)
 {
 	QdbCloneStatus clone = read_clone();
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	qdb_publish_state();
 	qdb_publish_peers();		/* the clone chooses among them */

@@ -76,7 +76,7 @@ read_mark(const char *path, char *text)
 		return false;
 	n = read(fd, text, QDB_REASON_SIZE - 1);
 	close(fd);
-	text[		Max(n, 0)] = '\0';
+	text[Max(n, 0)] = '\0';
 
 	return true;
 }
@@ -86,7 +86,7 @@ static void
 finish_rewind(void)
 {
 	static bool looked = false;
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	if (looked)
 		return;
@@ -102,7 +102,7 @@ finish_rewind(void)
 void
 qdb_note_trim(void)
 {
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	if (!read_mark(QDB_TRIM_DONE, text))
 		return;
@@ -115,7 +115,7 @@ static void
 take_failure(void)
 {
 	QdbRewindStatus status;
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	SpinLockAcquire(&qdb_shared->mutex);
 	status = qdb_shared->rewind;

@@ -223,7 +223,7 @@ static void
 note_held_back(uint64 bytes)
 {
 	static uint64 noted_epoch = 0;
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	if (bytes == 0 || noted_epoch == qdb_co.state->epoch)
 		return;

@@ -88,7 +88,7 @@ static void
 tell_fence(bool fenced, bool was_fenced)
 {
 	static int64 since_us = 0;	/* 0: no such fence */
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	if (fenced && !was_fenced && !qdb_co.handing_over)
 	{

@@ -61,7 +61,7 @@ static void
 succeed(int slot, const char *note)
 {
 	Waiter	   *waiter = &waiters[slot];
-	char text[	QDB_REQUEST_TEXT];
+	char		text[QDB_REQUEST_TEXT];
 
 	waiter->used = false;
 	/* The caller will look at the state next: it must show the change. */

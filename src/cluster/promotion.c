@@ -156,7 +156,7 @@ qdb_promotion_given_up(const char *why)
 static void
 take_outcome(int slot, const QdbGrant *grant)
 {
-	char text[	QDB_REASON_SIZE] = "";
+	char		text[QDB_REASON_SIZE] = "";
 
 	if (grant->holder != waiters[slot].target)
 	{

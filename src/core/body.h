@@ -31,8 +31,8 @@ typedef struct QdbBodyField
 	bool		flag;			/* of a BOOL */
 	bool		too_long;		/* a TEXT or NUMBER that did not fit: text has
 								 * its beginning */
-	char text[	QDB_VALUE_SIZE];	/* of a TEXT, without escapes, or a NUMBER
-									 * as it was written */
+	char		text[QDB_VALUE_SIZE];	/* of a TEXT, without escapes, or a
+										 * NUMBER as it was written */
 } QdbBodyField;
 
 typedef struct QdbBody

@@ -100,7 +100,7 @@ qdb_health_text(const QdbHealth * health, const QdbSigns * signs, const QdbSignL
 	QdbSickness now = judge(health, signs, limits);
 	long long	ms = (long long) (limits->stall_us / 1000);
 
-	text[		0] = '\0';
+	text[0] = '\0';
 
 	if (health->sickness == QDB_WELL)
 		return;

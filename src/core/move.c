@@ -157,7 +157,7 @@ qdb_tell_loss(const QdbState *state, const QdbGrant *grant, char *text, size_t s
 	const QdbReport *most = NULL;
 	const QdbMember *member;
 
-	text[		0] = '\0';
+	text[0] = '\0';
 
 	for (uint32_t i = 0; i < state->nreports; i++)
 		if (most == NULL || qdb_report_compare(&state->reports[i], most) > 0)

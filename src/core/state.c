@@ -263,7 +263,7 @@ apply_report(QdbState *state, const QdbCommand *command)
 	const QdbReport *report = &command->report;
 	const QdbMember *member;
 	QdbReport  *stored;
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	if (!state->epoch_open || command->epoch != state->epoch)
 		return QDB_STALE;
@@ -360,7 +360,7 @@ explain_losers(QdbState *state, const QdbCommand *command, uint64_t holder)
 {
 	const QdbReport *won = qdb_report_of(state, holder);
 	QdbCommand	plain = *command;
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	plain.text[0] = '\0';
 	for (uint32_t i = 0; i < state->nmembers && won != NULL; i++)
@@ -411,7 +411,7 @@ apply_holder_step(QdbState *state, const QdbCommand *command)
 {
 	QdbGrant   *current = (QdbGrant *) qdb_current_grant(state);
 	bool		release = command->type == QDB_CMD_RELEASE;
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	if (current == NULL || !is_same_seat(current, &command->grant))
 		return QDB_STALE;

@@ -290,7 +290,7 @@ typedef struct QdbCommand
 	bool		flag;
 	char		node[QDB_NAME_SIZE];
 	char		value[QDB_VALUE_SIZE];
-	char text[	QDB_REASON_SIZE];	/* reason for the journal */
+	char		text[QDB_REASON_SIZE];	/* reason for the journal */
 	uint64_t	system_identifier;	/* INIT only */
 	int64_t		since_us;		/* OPEN_EPOCH, RELEASE: nobody writes since
 								 * then (Unix time); 0 unknown */

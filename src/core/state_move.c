@@ -104,7 +104,7 @@ qdb_apply_donate(QdbState *state, const QdbCommand *command)
 	const QdbReport *taker = qdb_report_of(state, command->member.id);
 	const QdbMember *member = qdb_member_by_id(state, command->member.id);
 	QdbDonation wanted = {command->epoch, command->grant.holder, command->member.id};
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	if (!state->epoch_open || command->epoch != state->epoch)
 		return QDB_STALE;

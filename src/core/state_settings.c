@@ -164,7 +164,7 @@ apply_hidden(QdbState *state, const QdbCommand *command)
 	QdbClusterSettings *settings = &state->settings;
 	bool		secret = strcmp(command->node, "webhook_secret") == 0;
 	const char *old = secret ? settings->webhook_secret : settings->webhooks;
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	if (memchr(command->value, '\0', QDB_VALUE_SIZE) == NULL ||
 		(secret && strlen(command->value) >= QDB_WEBHOOK_SECRET_SIZE))
@@ -187,7 +187,7 @@ qdb_apply_setting(QdbState *state, const QdbCommand *command)
 {
 	QdbClusterSettings settings = state->settings;
 	const QdbClusterSettings *old = &state->settings;
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	if (strcmp(command->node, "webhooks") == 0 || strcmp(command->node, "webhook_secret") == 0)
 		return apply_hidden(state, command);

@@ -78,7 +78,7 @@ qdb_apply_api_token_add(QdbState *state, const QdbCommand *command)
 {
 	const QdbApiToken *token = &command->api_token;
 	QdbApiToken *slot = find_api_token(state, token->id);
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	if (token->id == 0 || (token->role != QDB_API_MONITOR && token->role != QDB_API_ADMIN) ||
 		token->expires_us <= command->time_us || !qdb_is_filled_text(token->creator, QDB_NAME_SIZE))
@@ -104,7 +104,7 @@ QdbResult
 qdb_apply_api_token_revoke(QdbState *state, const QdbCommand *command)
 {
 	QdbApiToken *token = find_api_token(state, command->api_token.id);
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	if (token == NULL)
 		return QDB_BAD_TOKEN;

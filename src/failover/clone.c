@@ -45,7 +45,7 @@
 void
 qdb_clone_set_phase(QdbClonePhase phase, const char *reason, const char *hint, int sqlstate)
 {
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 	char		advice[QDB_REASON_SIZE];
 
 	strlcpy(text, reason, sizeof(text));
@@ -65,7 +65,7 @@ qdb_clone_set_phase(QdbClonePhase phase, const char *reason, const char *hint, i
 bool
 qdb_clone_refuse(QdbClone *clone, const char *hint, const char *fmt,...)
 {
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 	int			save_errno = errno;
 	va_list		args;
 

@@ -124,7 +124,7 @@ static bool
 read_greeting(QdbFetch *fetch, const QdbFrame *frame, QdbFilesWelcome *welcome, bool *retry)
 {
 	QdbReader	r = {.buf = frame->payload,.size = frame->length};
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	if (frame->type == QDB_FRAME_FILES_WELCOME &&
 		qdb_files_welcome_decode(frame->payload, frame->length, welcome))

@@ -137,7 +137,7 @@ save_lost(QdbRewind *rewind)
 static void
 add_note(QdbRewind *rewind)
 {
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	qdb_lost_describe(&rewind->lost, rewind->fork_timeline, text);
 	if (!qdb_place_file(QDB_REWIND_DIR "/done", text))

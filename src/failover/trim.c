@@ -169,7 +169,7 @@ save_tail(TrimContext *trim, XLogReaderState *volatile *reader)
 	TimeLineID	replayed;
 	TimeLineID	fork_timeline;
 	char	   *message;
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 
 	(void) GetXLogReplayRecPtr(&replayed);
 	lost->timeline = qdb_newest_timeline(replayed);

@@ -122,7 +122,7 @@ read_text(const char *path, char *text, size_t size)
 		return false;
 	length = fread(text, 1, size - 1, file);
 	fclose(file);
-	text[		length] = '\0';
+	text[length] = '\0';
 
 	return length > 0 && length < size - 1;
 }

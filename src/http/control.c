@@ -238,7 +238,7 @@ static bool
 prepare_role(const char *path, const QdbBody *body, QdbControl *control, char *note, QdbHttpAnswer *answer)
 {
 	static const char *const names[] = {"role", NULL};
-	char text[	QDB_NAME_SIZE] = "";
+	char		text[QDB_NAME_SIZE] = "";
 	int			role;
 
 	control->what = "change the role";

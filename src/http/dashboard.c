@@ -35,7 +35,7 @@ append_hash(char *out, size_t size, const char *begin_tag, const char *end_tag)
 	const char *begin = strstr(qdb_dashboard_html, begin_tag);
 	const char *end;
 	unsigned char hash[EVP_MAX_MD_SIZE];
-	char text[	64];
+	char		text[64];
 	size_t		used = strlen(out);
 
 	if (begin == NULL)

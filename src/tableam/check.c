@@ -41,7 +41,7 @@ problem(Check *c, OffsetNumber off, const char *format,...)
 {
 	Datum		values[3] = {0};
 	bool		nulls[3] = {false};
-	char text[	256];
+	char		text[256];
 	va_list		args;
 
 	va_start(args, format);

@@ -185,7 +185,11 @@ qdb_index_delete_tuples(Relation rel, TM_IndexDeleteOp *op)
 		if (op->bottomup)
 			target /= 2;
 	}
-	/* The index takes the last one for one that goes; none: there is nothing to do. */
+
+	/*
+	 * The index takes the last one for one that goes; none: there is nothing
+	 * to do.
+	 */
 	while (i > 0 && !op->status[op->deltids[i - 1].id].knowndeletable)
 		i--;
 	op->ndeltids = i;

@@ -64,7 +64,7 @@ static uint64 caught_up_epoch = 0;	/* of the seat for which older WAL was
 static void
 load_archived(void)
 {
-	char text[	256];
+	char		text[256];
 	char		cluster_id[QDB_CLUSTER_ID_SIZE];
 	char		form[64];
 	uint64		lsn;
@@ -76,7 +76,7 @@ load_archived(void)
 		return;
 	n = fread(text, 1, sizeof(text) - 1, file);
 	FreeFile(file);
-	text[		n] = '\0';
+	text[n] = '\0';
 
 	snprintf(form, sizeof(form), "format=1\ncluster=%%%ds\nlsn=%%lu\ntimeline=%%u\n",
 			 QDB_CLUSTER_ID_SIZE - 1);
@@ -89,7 +89,7 @@ load_archived(void)
 static void
 publish(XLogRecPtr lsn, TimeLineID timeline)
 {
-	char text[	256];
+	char		text[256];
 
 	qdb_note_archived(lsn, timeline);
 	qdb_read_archived(&lsn, &timeline);
@@ -218,7 +218,7 @@ read_history(const char *path)
 
 	if (file == NULL)
 		ereport(ERROR, (errcode_for_file_access(), errmsg("could not open file \"%s\": %m", path)));
-	text[		fread(text, 1, QDB_TRANSFER_CHUNK - 1, file)] = '\0';
+	text[fread(text, 1, QDB_TRANSFER_CHUNK - 1, file)] = '\0';
 
 	FreeFile(file);
 	for (char *line = text; line != NULL && *line != '\0'; line = strchr(line, '\n'))

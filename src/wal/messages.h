@@ -70,7 +70,7 @@ typedef struct QdbStreamWelcome
 typedef struct QdbStreamRefusal
 {
 	bool		retry;			/* may pass by itself: try again soon */
-	char text[	QDB_REASON_SIZE];
+	char		text[QDB_REASON_SIZE];
 } QdbStreamRefusal;
 
 typedef struct QdbStreamReply

@@ -20,7 +20,7 @@ trap 'rm -rf "$work"' EXIT
 		sed -nE 's/.*\(\*? *([A-Za-z_][A-Za-z0-9_]*)\) *\($/\1/p'
 	printf '%s\n' bool FILE va_list size_t ssize_t pid_t time_t socklen_t sigset_t \
 		int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t
-} | LC_ALL=C sort -u >"$work/typedefs"
+} | grep -vx text | LC_ALL=C sort -u >"$work/typedefs"	# variables have that name
 
 status=0
 for file in src/*.[ch] src/*/*.[ch]; do
