@@ -406,6 +406,7 @@ qdb_http_main(Datum arg)
 	WaitEventSet *set = NULL;
 	WaitEvent	event;
 	bool		open;
+	int64		retry_us;
 
 	qdb_worker_begin(&qdb_shared->http_latch, &qdb_shared->http_pid);
 	request_context = AllocSetContextCreate(TopMemoryContext, "quantadb http request", ALLOCSET_DEFAULT_SIZES);
@@ -413,6 +414,7 @@ qdb_http_main(Datum arg)
 	MHD_set_panic_func(handle_panic, NULL);
 	qdb_prepare_dashboard();
 	open = qdb_http_open(handle_request, forget_call);
+	retry_us = qdb_now_us() + RETRY_MS * 1000;
 
 	while (!qdb_worker_shutdown_requested())
 	{
@@ -420,13 +422,12 @@ qdb_http_main(Datum arg)
 		bool		changed;
 		int			n = qdb_http_fds(fds, &changed);
 		long		timeout = qdb_http_timeout(waiting != NULL ? POLL_MS : Min(RETRY_MS, webhooks_ms));
-		bool		ticked;
 
 		if (changed && set != NULL)
 			FreeWaitEventSet(set);
 		if (changed || set == NULL)
 			set = make_wait_set(fds, n);
-		ticked = WaitEventSetWait(set, timeout, &event, 1, PG_WAIT_EXTENSION) == 0;
+		(void) WaitEventSetWait(set, timeout, &event, 1, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		reload_configuration();
@@ -435,8 +436,11 @@ qdb_http_main(Datum arg)
 		wake_waiting();
 		qdb_http_turn();
 		tell_others();
-		if (!open && ticked)
+		if (!open && qdb_now_us() >= retry_us)
+		{
 			open = qdb_http_open(handle_request, forget_call);
+			retry_us = qdb_now_us() + RETRY_MS * 1000;
+		}
 	}
 	qdb_webhooks_stop();
 	while (waiting != NULL)		/* or the library complains about them */

