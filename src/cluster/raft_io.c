@@ -375,33 +375,27 @@ io_random(struct raft_io *raft_io, int min, int max)
 	return min + (int) (io->seed % (unsigned) (max - min));
 }
 
-/*
- * Sends come first.  A message holds some entries of libraft's log, perhaps not all that
- * were allocated together; where a snapshot then drops the others, libraft takes the
- * memory for unused and frees it under the message.
- */
+/* The first send, or the first that waits for the disk; NULL: there is no such. */
 static QdbDone *
-take_done(QdbRaftIo *io)
+take_done(QdbRaftIo *io, bool send)
 {
 	QdbDone   **link = &io->first;
 	QdbDone    *done;
 
-	while (*link != NULL && (*link)->kind != DONE_SEND)
+	while (*link != NULL && ((*link)->kind == DONE_SEND) != send)
 		link = &(*link)->next;
-	if (*link == NULL)
-		link = &io->first;
 	done = *link;
+	if (done == NULL)
+		return NULL;
 	*link = done->next;
 	if (*link == NULL)
 		io->last = link;
 	return done;
 }
 
-/* Takes a completion out and reports it with status. */
 static void
-deliver_one(QdbRaftIo *io, int status)
+deliver(QdbRaftIo *io, QdbDone *done, int status)
 {
-	QdbDone    *done = take_done(io);
 	struct raft_snapshot *snapshot = NULL;
 
 	switch (done->kind)
@@ -426,28 +420,28 @@ deliver_one(QdbRaftIo *io, int status)
 	free(done);
 }
 
+/*
+ * Sends come first: they went out when they were asked for.  A message holds some
+ * entries of libraft's log, perhaps not all that were allocated together; where a
+ * snapshot then drops the others, libraft takes the memory for unused and frees it under
+ * the message.  Of what waits for the disk no more is delivered than was queued before the
+ * sync: what these cause to be queued is synced before it is delivered.
+ */
 void
 qdb_io_drain(QdbRaftIo *io)
 {
 	while (!io->failed && (io->first != NULL || io->storage->meta_dirty))
 	{
-		QdbDone    *until;
+		QdbDone    *done;
+		int			synced = 0;
 
+		for (done = io->first; done != NULL; done = done->next)
+			synced += done->kind != DONE_SEND;
 		if (!storage_ok(io, qdb_storage_sync(io->storage)))
 			return;
-		if (io->first == NULL)
-			return;
-
-		/* what these cause to be queued is synced before it is delivered */
-		until = (QdbDone *) ((char *) io->last - offsetof(QdbDone, next));
-		while (!io->failed && io->first != NULL)
-		{
-			bool		stop = io->first == until;
-
-			deliver_one(io, 0);
-			if (stop)
-				break;
-		}
+		while (!io->failed && ((done = take_done(io, true)) != NULL ||
+							   (synced-- > 0 && (done = take_done(io, false)) != NULL)))
+			deliver(io, done, 0);
 	}
 }
 
@@ -461,10 +455,11 @@ static void
 io_close(struct raft_io *raft_io, raft_io_close_cb cb)
 {
 	QdbRaftIo  *io = raft_io->impl;
+	QdbDone    *done;
 
 	io->failed = true;
-	while (io->first != NULL)
-		deliver_one(io, RAFT_CANCELED);
+	while ((done = take_done(io, true)) != NULL || (done = take_done(io, false)) != NULL)
+		deliver(io, done, RAFT_CANCELED);
 	cb(raft_io);
 }
 

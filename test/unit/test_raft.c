@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cluster/raft_io.h"
 #include "cluster/raft_node.h"
 #include "cluster/raft_wire.h"
 
@@ -497,6 +498,85 @@ test_unset_index(void)
 	}
 }
 
+/* ---- the order of completions ---- */
+
+static struct
+{
+	QdbRaftIo	io;
+	QdbRaftStorage *storage;
+	struct raft_io_append first;
+	struct raft_io_append second;
+	struct raft_io_append third;
+	struct raft_io_send send;
+	char		order[16];
+	bool		all_durable;
+} drain;
+
+static void
+note_done(char what)
+{
+	size_t		n = strlen(drain.order);
+
+	if (n + 1 < sizeof(drain.order))
+		drain.order[n] = what;
+}
+
+static void
+append_one(struct raft_io_append *req, raft_io_append_cb cb)
+{
+	uint8_t		byte = 1;
+	struct raft_entry entry = {.term = 1,.type = RAFT_BARRIER,.buf = {&byte, 1}};
+
+	drain.io.io.append(&drain.io.io, req, &entry, 1, cb);
+}
+
+/* Called early: then the entry is still in memory only. */
+static void
+append_done(struct raft_io_append *req, int status)
+{
+	size_t		number = req == &drain.first ? 1 : req == &drain.second ? 2 : 3;
+
+	drain.all_durable &= drain.storage->n - drain.storage->npending >= number;
+	note_done((char) ('0' + number));
+	if (number == 1)
+		append_one(&drain.third, append_done);
+}
+
+static void
+send_done(struct raft_io_send *req, int status)
+{
+	note_done('s');
+	append_one(&drain.second, append_done);
+}
+
+static void
+drop_message(void *arg, uint64_t member, const uint8_t *data, uint32_t len)
+{
+}
+
+/* A send that is taken out of the middle must not make others done before they are on disk. */
+static void
+test_drain(const char *top)
+{
+	QdbRaftCallbacks callbacks = {.send = drop_message};
+	struct raft_message message = {.type = RAFT_TIMEOUT_NOW,.server_id = 2};
+	char		dir[600];
+	char		why[256];
+
+	snprintf(dir, sizeof(dir), "%s/drain", top);
+	mkdir(dir, 0700);
+	check(qdb_storage_create(dir, 1, 0, NULL, 0, why, sizeof(why)) &&
+		  (drain.storage = qdb_storage_open(dir, 1, why, sizeof(why))) != NULL, "a storage");
+	qdb_io_init(&drain.io, drain.storage, &callbacks);
+	drain.all_durable = true;
+	append_one(&drain.first, append_done);
+	drain.io.io.send(&drain.io.io, &drain.send, &message, send_done);
+	qdb_io_drain(&drain.io);
+	check(strcmp(drain.order, "s123") == 0, "sends first, the others in order");
+	check(drain.all_durable, "nothing is done before it is on disk");
+	qdb_storage_close(drain.storage);
+}
+
 static void
 test_garbage(void)
 {
@@ -617,6 +697,7 @@ main(int argc, char **argv)
 	test_snapshot();
 	test_damage();
 	test_unset_index();
+	test_drain(argv[1]);
 	test_garbage();
 	test_begin_with(argv[1]);
 	for (i = 1; i <= NODES; i++)
