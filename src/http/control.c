@@ -14,7 +14,7 @@
 #include "http/http.h"
 
 #include "base/api_token.h"
-#include "core/body.h"
+#include "http/body.h"
 
 #define PROPOSE_TIMEOUT_US	(15 * INT64CONST(1000000))
 #define PROMOTE_TIMEOUT_US	(60 * INT64CONST(1000000))
@@ -44,6 +44,33 @@ qdb_authorize(const QdbHttpRequest *request, QdbHttpAnswer *answer, char *who, s
 	qdb_answer_error(answer, 403, "not allowed", "The token's role may only read.",
 					 "Use a token of role \"admin\".");
 	return false;
+}
+
+/* NULL: the body is not what a call takes, answer is filled. */
+static pg_noinline QdbBody *
+parse_body(const QdbHttpRequest *request, QdbHttpAnswer *answer)
+{
+	QdbHttpAnswer *volatile out = answer;
+	QdbBody    *volatile body = palloc(sizeof(QdbBody));
+	const char *volatile why = NULL;
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		why = qdb_body_parse(request->body, body);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		why = CopyErrorData()->message;
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	if (why == NULL)
+		return body;
+	qdb_answer_error(out, 400, "the body is not a JSON object of plain values", why,
+					 "Send an object, for example {\"node\": \"n2\"}.");
+	return NULL;
 }
 
 /* Members that the call does not know are an error: a typo must not pass. */
@@ -274,15 +301,10 @@ static bool
 prepare(const QdbHttpRequest *request, QdbHttpAnswer *answer, QdbControl *control, char *note)
 {
 	const char *path = request->path;
-	QdbBody    *body = palloc(sizeof(QdbBody));
-	char		why[QDB_BODY_WHY_SIZE];
+	QdbBody    *body = parse_body(request, answer);
 
-	if (!qdb_body_parse(request->body, body, why))
-	{
-		qdb_answer_error(answer, 400, "the body is not a JSON object of plain values", why,
-						 "Send an object, for example {\"node\": \"n2\"}.");
+	if (body == NULL)
 		return false;
-	}
 	if (strcmp(path, "/cluster/promote") == 0)
 		return prepare_promote(body, control, note, answer);
 	if (strcmp(path, "/cluster/pause") == 0)

@@ -15,13 +15,13 @@
 #include <string.h>
 
 #include "cluster/raft_wire.h"
-#include "core/body.h"
 #include "core/frame.h"
 #include "core/join.h"
 #include "core/plan.h"
 #include "core/state.h"
 #include "core/token_text.h"
 #include "core/transfer.h"
+#include "http/body.h"
 #include "wal/compress.h"
 #include "wal/messages.h"
 
@@ -228,6 +228,76 @@ join(const uint8_t *data, size_t size)
 	}
 }
 
+/*
+ * PostgreSQL's parser leaves what it allocates to a memory context; here it is freed
+ * after each body.  The linker sends its calls here (run.sh).
+ */
+static void *allocated[100000];
+static size_t nallocated;
+
+extern void *__real_palloc(size_t size);
+extern void *__real_palloc0(size_t size);
+extern char *__real_pstrdup(const char *text);
+extern void *__real_repalloc(void *old, size_t size);
+extern void __real_pfree(void *pointer);
+void	   *__wrap_palloc(size_t size);
+void	   *__wrap_palloc0(size_t size);
+char	   *__wrap_pstrdup(const char *text);
+void	   *__wrap_repalloc(void *old, size_t size);
+void		__wrap_pfree(void *pointer);
+
+static void *
+note_allocated(void *old, void *new)
+{
+	size_t		i = 0;
+
+	while (i < nallocated && allocated[i] != old)
+		i++;
+	REQUIRE(i < sizeof(allocated) / sizeof(allocated[0]));
+	if (i == nallocated)
+		nallocated++;
+	allocated[i] = new;
+	return new;
+}
+
+void *
+__wrap_palloc(size_t size)
+{
+	return note_allocated(NULL, __real_palloc(size));
+}
+
+void *
+__wrap_palloc0(size_t size)
+{
+	return note_allocated(NULL, __real_palloc0(size));
+}
+
+char *
+__wrap_pstrdup(const char *text)
+{
+	return note_allocated(NULL, __real_pstrdup(text));
+}
+
+void *
+__wrap_repalloc(void *old, size_t size)
+{
+	return note_allocated(old, __real_repalloc(old, size));
+}
+
+void
+__wrap_pfree(void *pointer)
+{
+	note_allocated(pointer, NULL);
+	__real_pfree(pointer);
+}
+
+static void
+free_allocated(void)
+{
+	while (nallocated > 0)
+		free(allocated[--nallocated]);
+}
+
 /* A body written anew must be read as the same. */
 static void
 write_body(const QdbBody *body, char *out, size_t size)
@@ -263,15 +333,16 @@ bodies(const uint8_t *data, size_t size)
 	static QdbBody body;
 	static QdbBody second;
 	static char text[QDB_BODY_MAX_FIELDS * 6 * (QDB_NAME_SIZE + QDB_VALUE_SIZE + 8)];
-	char		why[QDB_BODY_WHY_SIZE];
-	char	   *copy = malloc(size + 1);
+	const char *why;
+	char	   *copy = size <= 8192 ? malloc(size + 1) : NULL;	/* a longer one is not taken */
 	int64_t		n;
 
 	if (copy == NULL)
 		return;
 	memcpy(copy, data, size);
 	copy[size] = '\0';
-	if (qdb_body_parse(copy, &body, why))
+	why = qdb_body_parse(copy, &body);
+	if (why == NULL)
 	{
 		for (unsigned i = 0; i < body.nfields; i++)
 		{
@@ -281,7 +352,7 @@ bodies(const uint8_t *data, size_t size)
 			REQUIRE(qdb_body_field(&body, f->name) == (f->kind == QDB_BODY_NULL ? NULL : f));
 			if (qdb_body_integer(f, &n))
 				REQUIRE(f->kind == QDB_BODY_NUMBER && n == strtoll(f->text, NULL, 10));
-			/* What was cut may be no number any more. */
+			/* What was too long is no number any more. */
 			if (f->too_long && f->kind == QDB_BODY_NUMBER)
 				body.fields[i] = (QdbBodyField) {.name = "cut",.kind = QDB_BODY_NULL};
 			body.fields[i].too_long = false;
@@ -289,7 +360,7 @@ bodies(const uint8_t *data, size_t size)
 		write_body(&body, text, sizeof(text));
 		if (strstr(text, "\"cut\"") == NULL)
 		{
-			REQUIRE(qdb_body_parse(text, &second, why));
+			REQUIRE(qdb_body_parse(text, &second) == NULL);
 			REQUIRE(second.nfields == body.nfields);
 			for (unsigned i = 0; i < body.nfields; i++)
 				REQUIRE(strcmp(body.fields[i].name, second.fields[i].name) == 0 && body.fields[i].kind == second.fields[i].kind &&
@@ -297,7 +368,8 @@ bodies(const uint8_t *data, size_t size)
 		}
 	}
 	else
-		REQUIRE(why[0] != '\0' && strlen(why) < sizeof(why));
+		REQUIRE(why[0] != '\0');
+	free_allocated();
 	free(copy);
 }
 

@@ -12,15 +12,25 @@ cd "$(dirname "$0")/../.."
 targets='frames commands snapshots raft streams compressed transfers plans tokens join bodies'
 [ -f build/deps.mk ] && RAFT_CFLAGS=${RAFT_CFLAGS:-$(sed -n 's/^RAFT_CFLAGS = //p' build/deps.mk)}
 [ -f build/deps.mk ] && RAFT_LIBS=${RAFT_LIBS:-$(sed -n 's/^RAFT_LIBS = //p' build/deps.mk)}
-sources="test/fuzz/fuzz.c src/cluster/raft_wire.c src/wal/messages.c src/wal/compress.c"
+pg_config=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
+sources="test/fuzz/fuzz.c src/cluster/raft_wire.c src/wal/messages.c src/wal/compress.c build/fuzz/body.o"
 flags="-std=gnu11 -g -O1 -Isrc ${RAFT_CFLAGS:-}"
+libraries="${RAFT_LIBS:--lraft} -llz4 -lzstd -L$("$pg_config" --pkglibdir) -lpgcommon -lpgport
+	-Wl,--wrap=palloc,--wrap=palloc0,--wrap=pstrdup,--wrap=repalloc,--wrap=pfree"
 mkdir -p build/fuzz
 
+body() {	# compiler, flags: with PostgreSQL's headers, as a program that is no server
+	# shellcheck disable=SC2086
+	"$@" $flags -DFRONTEND -I"$("$pg_config" --includedir-server)" -fsanitize=address,undefined -fno-sanitize-recover=all \
+		-c src/http/body.c -o build/fuzz/body.o
+}
+
 replay() {
+	body "${CC:-gcc}"
 	# shellcheck disable=SC2086
 	${CC:-gcc} $flags -DREPLAY -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
 		-fsanitize=address,undefined -fno-sanitize-recover=all $sources src/core/*.c \
-		${RAFT_LIBS:--lraft} -llz4 -lzstd -o build/fuzz/replay
+		$libraries -o build/fuzz/replay
 }
 
 case ${1:-replay} in
@@ -38,9 +48,10 @@ fuzz)
 	[ -n "${FUZZ_RUNS:-}" ] && until=("-runs=$FUZZ_RUNS")
 	for t in ${FUZZ_TARGETS:-$targets}; do
 		mkdir -p "build/fuzz/$t"
+		body clang-14 -fsanitize=fuzzer-no-link -Wno-ignored-attributes
 		# shellcheck disable=SC2086
 		clang-14 $flags -DTARGET="$t" -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all $sources src/core/*.c \
-			${RAFT_LIBS:--lraft} -llz4 -lzstd -o "build/fuzz/fuzz_$t"
+			$libraries -o "build/fuzz/fuzz_$t"
 		began=$SECONDS
 		"build/fuzz/fuzz_$t" "${until[@]}" -max_len=65536 -print_final_stats=1 \
 			-artifact_prefix="build/fuzz/$t/crash-" "build/fuzz/$t" "test/fuzz/corpus/$t" >"build/fuzz/$t.log" 2>&1 ||

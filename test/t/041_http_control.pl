@@ -51,11 +51,15 @@ my @bad = (
 	[ 'POST', '/cluster/promote', '{"force": "yes"}' ],
 	[ 'POST', '/cluster/join', '{"role": "king"}' ],
 	[ 'POST', '/cluster/join', '{"ttl_seconds": 0}' ],
-	[ 'POST', '/cluster/nodes/n2/role', '{}' ]);
+	[ 'POST', '/cluster/nodes/n2/role', '{}' ],
+	[ 'POST', '/cluster/promote', '{"node": "n2", "node": "n3"}' ],
+	[ 'POST', '/cluster/promote', qq({"node": "\xff"}) ],
+	[ 'POST', '/cluster/promote', '[' x 8000 ],
+	[ 'POST', '/cluster/promote', '{"a":' x 1600 ]);
 for my $case (@bad)
 {
 	my ($code, $answer) = call($r, $case->[0], $case->[1], $admin, $case->[2]);
-	ok($code == 400 && $answer->{error} && ($answer->{detail} || $answer->{hint}), "$case->[1] $case->[2] is refused")
+	ok($code == 400 && $answer->{error} && ($answer->{detail} || $answer->{hint}), "$case->[1] " . substr($case->[2], 0, 40) . ' is refused')
 	  or diag("$code " . encode_json($answer));
 }
 is((call($r, 'POST', '/cluster/promote', $admin, '{"node": "n9"}'))[0], 404, 'an unknown node');

@@ -4,17 +4,16 @@
  *		The body of an HTTP control call: one JSON object of plain values.
  *
  * Calls take a handful of texts, numbers and truth values, so that is all that is
- * read: no objects in objects, no lists, no name twice.  The text has to be UTF-8.
+ * read: no objects in objects, no lists, no name twice.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef QDB_CORE_BODY_H
-#define QDB_CORE_BODY_H
+#ifndef QDB_HTTP_BODY_H
+#define QDB_HTTP_BODY_H
 
 #include "core/state.h"
 
 #define QDB_BODY_MAX_FIELDS		8
-#define QDB_BODY_WHY_SIZE		128
 
 typedef enum QdbBodyKind
 {
@@ -29,8 +28,8 @@ typedef struct QdbBodyField
 	char		name[QDB_NAME_SIZE];
 	QdbBodyKind kind;
 	bool		flag;			/* of a BOOL */
-	bool		too_long;		/* a TEXT or NUMBER that did not fit: text has
-								 * its beginning */
+	bool		too_long;		/* a TEXT or NUMBER that did not fit: text is
+								 * empty */
 	char		text[QDB_VALUE_SIZE];	/* of a TEXT, without escapes, or a
 										 * NUMBER as it was written */
 } QdbBodyField;
@@ -42,10 +41,10 @@ typedef struct QdbBody
 } QdbBody;
 
 /*
- * Reads a terminated text; nothing but space counts as {}.  False: *why says
- * what is wrong with it, as a sentence.
+ * Reads a terminated text; nothing but space counts as {}.  NULL, or what is wrong with
+ * it, as a sentence.  Raises an error when memory or the stack ends.
  */
-extern bool qdb_body_parse(const char *text, QdbBody *body, char *why);
+extern const char *qdb_body_parse(const char *text, QdbBody *body);
 
 /* NULL: the body has no such member, or it is null. */
 extern const QdbBodyField *qdb_body_field(const QdbBody *body, const char *name);
@@ -53,4 +52,4 @@ extern const QdbBodyField *qdb_body_field(const QdbBody *body, const char *name)
 /* False: it is no whole number, or none that an int64 takes. */
 extern bool qdb_body_integer(const QdbBodyField *field, int64_t *value);
 
-#endif							/* QDB_CORE_BODY_H */
+#endif							/* QDB_HTTP_BODY_H */
