@@ -56,15 +56,15 @@ static const struct
 	{QDB_RULE_NEVER_BACK, "quorum_never_back", true},
 	{QDB_RULE_NAMED_BOOT, "named_boot", true},
 	{QDB_RULE_PROMOTING, "superseded_promotion", false},
-	{QDB_RULE_OWN_START, "own_start", false},
+	{QDB_RULE_OWN_START, "own_start", true, 2100},
 	{SIM_RULE_FORGET_ACKS, "forgotten_acks_before_a_clone", true},
 	{SIM_RULE_WIPED_VOTER, "lost_disk_does_not_vote", false},
 	{SIM_RULE_MIN_RECOVERY, "minimum_recovery_point", false},
 	{QDB_RULE_BOTH_NUMBERS, "both_numbers_of_a_change", false},
 	{QDB_RULE_ONE_CHANGE, "one_change_at_a_time", true},
 	{QDB_RULE_LEASE_WAIT, "lease_wait", true},
-	{QDB_RULE_LEASE_RESTART, "lease_over_a_restart", false},
-	{QDB_RULE_LEASE_DRIFT, "lease_drift", false},
+	{QDB_RULE_LEASE_RESTART, "lease_over_a_restart", true, 8900},
+	{QDB_RULE_LEASE_DRIFT, "lease_drift", true, 7700},
 };
 
 static double

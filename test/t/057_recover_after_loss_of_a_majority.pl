@@ -26,6 +26,8 @@ like($err, qr/ERROR:\s+55000.*majority of the voters can be reached.*HINT/s, 'an
 is($c->state_now($p), 'primary', 'nothing has changed');
 
 # ---- the survivor lacks a commit of the two that are lost ----
+my $authority = $c->node($s)->{data} . '/quantadb/keys/ca.crt';
+my $old_authority = QuantaCluster::slurp($authority);
 $c->stop($s, 'immediate');
 $c->sql($p, 'INSERT INTO k VALUES (11)');
 $c->kill_all($_) for $p, $o;
@@ -40,6 +42,7 @@ like($out, qr/^[0-9a-f]{8}-[0-9a-f-]{27}$/, 'the new cluster id is returned');
 like($err, qr/NOTICE:.*only voter.*DETAIL:.*WAL ends at.*lost.*HINT:.*old cluster are refused/s, 'what may be lost is said, and what to do');
 $c->wait_for(sub { $c->state($s) eq 'primary' && $c->write_ok($s) }, 30, "n$s takes writes");
 is($c->sql($s, 'SELECT cluster FROM quantadb_status()'), 'shop', 'under the new name');
+isnt(QuantaCluster::slurp($authority), $old_authority, 'with a new authority');
 is($c->sql($s, "SELECT string_agg(name || ' ' || role, ',') FROM quantadb_nodes"), "n$s voter", 'as the only voter');
 is($c->sql($s, 'SELECT count(*) FROM k'), '10', 'what it had is there');
 cmp_ok($c->sql($s, 'SELECT timeline FROM quantadb_status()'), '>', $timeline + 1, 'on a timeline that the others cannot have');
