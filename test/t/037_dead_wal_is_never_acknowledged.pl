@@ -12,6 +12,7 @@ $c->create_first;
 $c->init(1);
 $c->join_copy($_) for 2, 3;
 $c->join_copy(4, 1, role => 'replica');
+$c->sql_becomes(1, 'SELECT can_lose FROM quantadb_status()', '1', 'n2 and n3 vote');
 $c->sql(1, 'CREATE EXTENSION amcheck');
 $c->sql(1, 'CREATE TABLE t (id int PRIMARY KEY, v text)');
 $c->sql(1, "INSERT INTO t SELECT g, 'kept' FROM generate_series(1, 1000) g");

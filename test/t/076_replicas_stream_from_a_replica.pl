@@ -11,6 +11,7 @@ $c->create_first;
 $c->init(1);
 $c->join_copy($_) for 2, 3;
 $c->join_copy(4, 1, role => 'replica');
+$c->sql_becomes(1, 'SELECT can_lose FROM quantadb_status()', '1', 'n2 and n3 vote');
 my @voters = (1, 2, 3);
 
 # By the rows that a node shows of those that stream from it.
