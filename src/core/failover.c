@@ -38,7 +38,7 @@
 
 #define WAIT_FOR_REPORTS_US		100000
 #define TRANSFER_AFTER_US		500000
-#define WAIT_FOR_WANTED_US		1000000
+#define WAIT_FOR_WANTED_MS		1000
 #define MOVE_US					10000000	/* then the holder has had its
 											 * time */
 #define FORCE_US				3000000
@@ -342,15 +342,19 @@ rule_not_initialized(Scene *scene, QdbAction *action)
 	return scene->state->cluster_id[0] == '\0';
 }
 
-/* The member that was asked for gets a moment to report. */
+/*
+ * The member that was asked for gets a moment to report, if it may take the seat; so
+ * short a moment that the epoch has time left for another one.
+ */
 static bool
 waits_for_wanted(const Scene *scene)
 {
 	uint64_t	wanted = scene->state->move.target;
+	uint32_t	half_ms = scene->state->settings.open_ms / 2;
 
-	return wanted != 0 && is_connected(scene, wanted) &&
+	return wanted != 0 && qdb_may_hold_seat(scene->state, wanted) && is_connected(scene, wanted) &&
 		qdb_report_of(scene->state, wanted) == NULL &&
-		scene->view->now_us - scene->view->epoch_seen_us < WAIT_FOR_WANTED_US;
+		!has_passed(scene, scene->view->epoch_seen_us, half_ms < WAIT_FOR_WANTED_MS ? half_ms : WAIT_FOR_WANTED_MS);
 }
 
 /*

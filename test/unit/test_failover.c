@@ -141,6 +141,29 @@ table_while_epoch_open(void)
 	APPLY(QDB_OK);
 }
 
+/* Who was asked for is waited for, but not until the epoch is over, nor without a vote. */
+static void
+wanted_member_gets_a_moment(void)
+{
+	make_cluster(3);
+	open_epoch();
+	make_view(3);
+	report(2, 1, 0x5000);
+	APPLY(QDB_OK);
+	report(3, 1, 0x5000);
+	APPLY(QDB_OK);
+	v.reports_seen_us = NOW - 120 * MS;
+	v.epoch_seen_us = NOW - 400 * MS;
+	s.move.target = 1;
+	CHECK(decide() == QDB_ACT_NONE);
+	s.settings.open_ms = 600;
+	CHECK(decide() == QDB_ACT_SEAT);
+	s.settings.open_ms = 5000;
+	CHECK(decide() == QDB_ACT_NONE);
+	s.members[0].role = QDB_ROLE_REPLICA;
+	CHECK(decide() == QDB_ACT_SEAT);
+}
+
 static void
 table_of_members(void)
 {
@@ -624,6 +647,7 @@ static const Test tests[] = {
 	TEST(table_while_seated),
 	TEST(table_while_paused),
 	TEST(table_while_epoch_open),
+	TEST(wanted_member_gets_a_moment),
 	TEST(table_of_members),
 	TEST(promotion_is_refused_for_who_cannot),
 	TEST(planned_promotion_respects_what_force_does_not),
