@@ -353,11 +353,11 @@ take_turn(void)
 	if (qdb_co.raft == NULL || !qdb_shared->member)
 		return Min(wait_ms, TURN_MS);
 	qdb_publish_state();
+	qdb_health_turn();
 	qdb_role_turn();
 	qdb_lease_turn();
 	qdb_reads_turn();
 	qdb_heartbeat_turn();
-	qdb_health_turn();
 	qdb_handover_turn();
 	qdb_promotion_turn();
 	qdb_wishes_turn();

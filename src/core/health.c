@@ -10,6 +10,9 @@
  * another, and cost as much.  So the time in which one was stuck for longer than
  * STUCK_US is summed up, and shrinks ten times slower.
  *
+ * A disk without room at the first look counts at once: who has just demoted because of
+ * it forgot that with its old coordinator, and must not be chosen in the meantime.
+ *
  *-------------------------------------------------------------------------
  */
 #include "core/health.h"
@@ -71,13 +74,17 @@ has_room(const QdbHealth * health, const QdbSigns * signs, const QdbSignLimits *
 QdbSickness
 qdb_health_look(QdbHealth * health, const QdbSigns * signs, const QdbSignLimits * limits)
 {
-	int64_t		step = health->seen_us == 0 ? 0 : signs->now_us - health->seen_us;
+	bool		first = health->seen_us == 0;
+	int64_t		step = first ? 0 : signs->now_us - health->seen_us;
 	QdbSickness now;
 
 	if (step > MAX_STEP_US)
 		step = 0;
 	look_at_writes(health, signs, step);
-	health->full_us = has_room(health, signs, limits) ? 0 : health->full_us + step;
+	if (has_room(health, signs, limits))
+		health->full_us = 0;
+	else
+		health->full_us = first ? FULL_US : health->full_us + step;
 	health->deaf_us = signs->asked_us == 0 ? 0 : health->deaf_us + step;
 	health->seen_us = signs->now_us;
 

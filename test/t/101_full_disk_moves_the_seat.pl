@@ -36,6 +36,8 @@ QuantaCluster::run_ok('fallocate', '-l', ($free - 40) . 'M', "$data/ballast");
 my $p;
 $c->wait_for(sub { ($p) = grep { $_ != 1 && $c->state($_) eq 'primary' } 2, 3; $p }, 30, 'another primary');
 $c->wait_for(sub { $c->state(1) eq 'replica' }, 60, 'n1 streams');
+my ($rc) = $c->sql_try($p, "SELECT quantadb_promote('n1')", timeout => 120);
+isnt($rc, 0, 'it cannot be promoted as soon as it is back');
 QuantaClient::stop(@load);
 like($c->sql($p, "SELECT string_agg(reason, ' ') FROM quantadb_journal WHERE event = 'release'"),
 	qr/its disk is full: \d+ MB are left, 64 are wanted/, 'the journal says why');

@@ -132,6 +132,17 @@ a_full_disk_needs_more_room_than_it_lost(void)
 }
 
 static void
+a_disk_that_is_full_at_the_start_counts_at_once(void)
+{
+	memset(&health, 0, sizeof(health));
+	signs = (QdbSigns)
+	{
+		.now_us = NOW,.flush = 100,.free_bytes = 63 << 20
+	};
+	CHECK(qdb_health_look(&health, &signs, &limits) == QDB_SICK_DISK);
+}
+
+static void
 a_postmaster_that_does_not_answer_is_sick(void)
 {
 	begin();
@@ -198,6 +209,7 @@ static const Test tests[] = {
 	TEST(time_that_was_not_watched_does_not_count),
 	TEST(a_sick_node_must_be_well_for_a_while),
 	TEST(a_full_disk_needs_more_room_than_it_lost),
+	TEST(a_disk_that_is_full_at_the_start_counts_at_once),
 	TEST(a_postmaster_that_does_not_answer_is_sick),
 	TEST(limits_of_zero_switch_it_off),
 	TEST(a_seat_is_given_up_only_to_somebody),
