@@ -108,7 +108,7 @@ CREATE FUNCTION quantadb_get_nodes(
 	OUT replication_port int, OUT http_port int, OUT connected bool, OUT last_seen timestamptz,
 	OUT wal_end pg_lsn, OUT lag_bytes bigint, OUT lag_ms bigint, OUT priority int,
 	OUT eligible bool, OUT why_not text, OUT resync text, OUT resync_done bigint,
-	OUT resync_total bigint, OUT wal_kept_bytes bigint) RETURNS SETOF record
+	OUT resync_total bigint, OUT wal_kept_bytes bigint, OUT upstream text) RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'qdb_sql_nodes' LANGUAGE C VOLATILE STRICT;
 
 CREATE FUNCTION quantadb_get_replication(

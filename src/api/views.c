@@ -200,6 +200,7 @@ qdb_sql_nodes(PG_FUNCTION_ARGS)
 		add_known(&row, node->progress.step[0] != '\0' ? (int64) node->progress.done : -1);
 		add_known(&row, node->progress.total != 0 ? (int64) node->progress.total : -1);
 		add_known(&row, node->kept_bytes);
+		add_text(&row, node->upstream != NULL ? node->upstream->name : NULL);
 		put_row(fcinfo, &row);
 	}
 	return (Datum) 0;

@@ -269,6 +269,7 @@ typedef struct QdbPeerStatus
 	char		why_not[QDB_REASON_SIZE];	/* empty: may become primary */
 	QdbProgress progress;
 	XLogRecPtr	needs;			/* WAL from here on; 0 unknown */
+	uint64		upstream;		/* member that it streams from; 0 none */
 } QdbPeerStatus;
 
 /*
@@ -532,6 +533,14 @@ extern void qdb_shmem_startup(void);	/* shmem_startup_hook body; also runs
 /* Monotonic microseconds, comparable between the processes of one machine. */
 extern int64 qdb_now_us(void);
 extern int64 qdb_unix_us(void);
+
+/* The member whose WAL comes in now, 0 none; the caller holds mutex. */
+static inline uint64
+qdb_streaming_from(void)
+{
+	return qdb_shared->target_epoch != 0 && qdb_shared->receiver_epoch == qdb_shared->target_epoch ?
+		qdb_shared->receiver_member : 0;
+}
 
 /* True when this node may write at this moment (I15). */
 extern bool qdb_may_write(void);

@@ -130,6 +130,7 @@ fill_node(QdbNodeStatus *node, const QdbStatus *status, const QdbMember *member,
 		strlcpy(node->state, qdb_node_state_text(status->node_state), sizeof(node->state));
 		strlcpy(node->why_not, own_why_not, sizeof(node->why_not));
 		node->progress = status->progress;
+		node->upstream = qdb_member_by_id(status->state, status->upstream);
 	}
 	else if (peer != NULL)
 	{
@@ -140,6 +141,8 @@ fill_node(QdbNodeStatus *node, const QdbStatus *status, const QdbMember *member,
 		strlcpy(node->state, peer->state, sizeof(node->state));
 		strlcpy(node->why_not, peer->why_not, sizeof(node->why_not));
 		node->progress = peer->progress;
+		if (peer->connected)
+			node->upstream = qdb_member_by_id(status->state, peer->upstream);
 	}
 	if (node->state[0] == '\0')
 		strlcpy(node->state, "unknown", sizeof(node->state));
@@ -265,6 +268,7 @@ copy_short_fields(QdbStatus *status, QdbStreamStatus *streams, char *why_not, XL
 	status->raft_last_index = qdb_shared->raft_last_index;
 	status->wal_end = qdb_shared->wal_end;
 	status->progress = qdb_shared->progress;
+	status->upstream = qdb_streaming_from();
 	*kept_from = qdb_shared->kept_from;
 	memcpy(why_not, qdb_shared->why_not, QDB_REASON_SIZE);
 	memcpy(streams, qdb_shared->streams, sizeof(qdb_shared->streams));

@@ -29,6 +29,8 @@ typedef struct QdbNodeStatus
 	bool		eligible;
 	char		why_not[QDB_REASON_SIZE];
 	QdbProgress progress;
+	const QdbMember *upstream;	/* that it streams from now; NULL: none, or
+								 * unknown */
 	int64		kept_bytes;		/* of WAL that this node keeps for it, self:
 								 * for all; -1 unknown */
 } QdbNodeStatus;
@@ -53,6 +55,7 @@ typedef struct QdbStatus
 	XLogRecPtr	quorum_lsn;
 	XLogRecPtr	wal_end;
 	QdbProgress progress;		/* of this node */
+	uint64		upstream;		/* of this node; 0 none */
 	char		why_not[QDB_REASON_SIZE];	/* of this node; empty: nothing */
 	int64		lease_left_us;	/* 0: none */
 	bool		majority;		/* live voters are a majority */

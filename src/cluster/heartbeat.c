@@ -89,6 +89,17 @@ put_progress(QdbWriter *w)
 	qdb_put_u64(w, progress.total);
 }
 
+static uint64
+own_upstream(void)
+{
+	uint64		member;
+
+	SpinLockAcquire(&qdb_shared->mutex);
+	member = qdb_streaming_from();
+	SpinLockRelease(&qdb_shared->mutex);
+	return member;
+}
+
 static void
 put_heartbeat(QdbWriter *w, uint8 flags, uint64 lease_epoch, int64 lease_sent)
 {
@@ -109,6 +120,7 @@ put_heartbeat(QdbWriter *w, uint8 flags, uint64 lease_epoch, int64 lease_sent)
 	qdb_put_string(w, qdb_node_state_text(qdb_shared->node_state));
 	qdb_put_string(w, qdb_co.why_not);
 	put_progress(w);
+	qdb_put_u64(w, own_upstream());
 	qdb_put_u64(w, qdb_own_redo());
 	qdb_put_u64(w, qdb_shared->promised);
 	qdb_put_u64(w, qdb_shared->open_epoch);
@@ -203,6 +215,7 @@ qdb_receive_heartbeat(QdbPeer *peer, const QdbFrame *frame)
 	qdb_get_string(&r, new.progress.step, sizeof(new.progress.step));
 	new.progress.done = qdb_get_u64(&r);
 	new.progress.total = qdb_get_u64(&r);
+	new.upstream = qdb_get_u64(&r);
 	new.redo = qdb_get_u64(&r);
 	new.promised = qdb_get_u64(&r);
 	new.gate_epoch = qdb_get_u64(&r);
@@ -249,6 +262,7 @@ qdb_publish_peers(void)
 		strlcpy(status->why_not, peer->why_not, sizeof(status->why_not));
 		status->progress = peer->progress;
 		status->needs = peer->needs;
+		status->upstream = peer->upstream;
 	}
 	LWLockRelease(qdb_shared->state_lock);
 }

@@ -168,6 +168,22 @@ make_promise(uint64 epoch, bool will_report)
 	return true;
 }
 
+/* Without a majority a report is repeated for as long as that lasts; one line says it all. */
+static void
+log_report(const QdbCommand *command)
+{
+	static uint64 logged_epoch = 0;
+	static uint64 logged_end = 0;
+
+	if (logged_epoch == command->epoch && logged_end == command->report.end_lsn)
+		return;
+	logged_epoch = command->epoch;
+	logged_end = command->report.end_lsn;
+	ereport(LOG, (errmsg("[failover] reporting for epoch %llu: WAL ends at %X/%X of timeline %u, epoch %llu",
+						 (unsigned long long) command->epoch, LSN_FORMAT_ARGS((XLogRecPtr) command->report.end_lsn),
+						 command->report.last_timeline, (unsigned long long) command->report.last_epoch)));
+}
+
 /* Repeated until the state has the report, of this very boot. */
 static void
 send_report(const QdbEndOfWal *end)
@@ -191,9 +207,7 @@ send_report(const QdbEndOfWal *end)
 	command.report.last_epoch = end->epoch;
 	command.report.last_timeline = end->timeline;
 	command.report.end_lsn = end->end;
-	ereport(LOG, (errmsg("[failover] reporting for epoch %llu: WAL ends at %X/%X of timeline %u, epoch %llu",
-						 (unsigned long long) command.epoch, LSN_FORMAT_ARGS(end->end),
-						 end->timeline, (unsigned long long) end->epoch)));
+	log_report(&command);
 	(void) qdb_propose(&command, NULL, 0, 0);
 }
 

@@ -9,8 +9,8 @@
  * Its heartbeats say whether it does.  Acks of a member without a vote count nowhere,
  * so nobody misses them.
  *
- * Where the upstream does not bring a stream within a moment, the holder is taken, and
- * the upstream is not tried again for a while.
+ * Where the upstream does not bring a stream within a moment, the holder is taken.  One
+ * that seemed fit is not tried again for a while.
  *
  *-------------------------------------------------------------------------
  */
@@ -52,8 +52,9 @@ is_fit(const QdbMember *member, const QdbGrant *grant)
 		peer->promised == grant->epoch && strcmp(peer->state, "replica") == 0;
 }
 
+/* One that is fit, and fails, is not tried again at once; one that went away may return. */
 static void
-leave_upstream(const char *why)
+leave_upstream(bool failed, const char *why)
 {
 	if (chosen == 0)
 		return;
@@ -61,7 +62,7 @@ leave_upstream(const char *why)
 						 qdb_member_label(chosen), why)));
 	chosen = 0;
 	fit_since_us = 0;
-	avoid_until_us = qdb_co.now_us + AVOID_US;
+	avoid_until_us = failed ? qdb_co.now_us + AVOID_US : 0;
 }
 
 static bool
@@ -108,7 +109,11 @@ qdb_stream_source(const QdbGrant *grant, const QdbMember *holder)
 	if (is_fit(upstream, grant) && is_streaming(grant))
 		streamed_us = qdb_co.now_us;
 	else if (qdb_co.now_us - streamed_us > PATIENCE_US)
-		leave_upstream(is_fit(upstream, grant) ? "it does not bring WAL" : "it does not stream itself");
+	{
+		bool		fit = is_fit(upstream, grant);
+
+		leave_upstream(fit, fit ? "it does not bring WAL" : "it does not stream itself");
+	}
 	return chosen != 0 ? upstream : holder;
 }
 

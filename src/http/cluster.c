@@ -47,6 +47,7 @@ put_nodes(StringInfo body, const QdbStatus *status)
 		qdb_put_text(body, "why_not", node->why_not);
 		put_progress(body, &node->progress);
 		qdb_put_known(body, "wal_kept_bytes", node->kept_bytes);
+		qdb_put_text(body, "upstream", node->upstream != NULL ? node->upstream->name : NULL);
 		appendStringInfoChar(body, '}');
 	}
 	appendStringInfoChar(body, ']');
