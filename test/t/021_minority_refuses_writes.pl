@@ -41,4 +41,24 @@ my $now = $c->await_primary;
 is($c->sql($now, 'SELECT count(*) FROM m WHERE x IN (' . join(', ', 3, @refused) . ')'), '0', 'what was refused is not there');
 cmp_ok($c->sql($now, 'SELECT count(*) FROM m WHERE x = 4'), '>=', 1, 'what was acknowledged is');
 
+# ---- an epoch that stays open because its majority is gone ----
+$c->start($others[1]);
+$c->wait_complete;
+# Of the grant that comes next: nobody reports before it is over.
+$c->sql($now, "SELECT quantadb_set('lease_duration', '4s')");
+$c->sql($now, "SELECT quantadb_set('failover_timeout', '5s')");
+my ($next, $third) = grep { $_ != $now } $c->all;
+$c->sql($now, "SELECT quantadb_promote('n$next')", timeout => 60);
+$c->wait_complete;
+my $epoch = $c->sql($next, 'SELECT epoch + 1 FROM quantadb_status()');
+$c->kill_all($next);
+$c->wait_for(sub { $c->sql($now, 'SELECT epoch FROM quantadb_status()') eq $epoch }, 60, 'an epoch is opened');
+$c->kill_all($third);
+my $line = qr/reporting for epoch $epoch:/;
+my $log = sub { return grep { /$line/ } split /\n/, QuantaCluster::slurp($c->node($now)->{log}) };
+my $since;
+$c->wait_for(sub { $since ||= time if $log->(); return $since && time > $since + 3 }, 60, "n$now reports for seconds");
+is(scalar($log->()), 1, 'and says so once');
+isnt($c->state_now($now), 'primary', 'it is no primary');
+
 done_testing();
