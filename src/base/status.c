@@ -252,11 +252,10 @@ count_can_lose(const QdbStatus *status)
 	return able < 2 ? 0 : qdb_can_lose(status->state, sound, n);
 }
 
-/* Copies the short fields and the streams. */
+/* The short fields of shared memory that change at once; the caller holds mutex. */
 static void
-copy_short_fields(QdbStatus *status, QdbStreamStatus *streams, char *why_not, XLogRecPtr *kept_from)
+copy_short_fields(QdbStatus *status)
 {
-	SpinLockAcquire(&qdb_shared->mutex);
 	status->fenced = qdb_shared->fenced;
 	status->seat_epoch = qdb_shared->seat_epoch;
 	status->open_epoch = qdb_shared->open_epoch;
@@ -269,34 +268,16 @@ copy_short_fields(QdbStatus *status, QdbStreamStatus *streams, char *why_not, XL
 	status->wal_end = qdb_shared->wal_end;
 	status->progress = qdb_shared->progress;
 	status->upstream = qdb_streaming_from();
-	*kept_from = qdb_shared->kept_from;
-	memcpy(why_not, qdb_shared->why_not, QDB_REASON_SIZE);
-	memcpy(streams, qdb_shared->streams, sizeof(qdb_shared->streams));
-	SpinLockRelease(&qdb_shared->mutex);
-	why_not[QDB_REASON_SIZE - 1] = '\0';
+	memcpy(status->why_not, qdb_shared->why_not, sizeof(status->why_not));
+	status->why_not[sizeof(status->why_not) - 1] = '\0';
 }
 
-QdbStatus *
-qdb_collect_status(void)
+/* What follows from them, and what PostgreSQL says of itself. */
+static void
+fill_own(QdbStatus *status)
 {
-	QdbStatus  *status = palloc0(sizeof(QdbStatus));
-	QdbPeerStatus *peers = palloc(sizeof(qdb_shared->peers));
-	QdbStreamStatus *streams = palloc(sizeof(qdb_shared->streams));
-	uint64		live[QDB_MAX_MEMBERS];
-	size_t		nlive = 0;
-	char		why_not[QDB_REASON_SIZE];
-	uint64		lease_until;
-	XLogRecPtr	kept_from;
 	int64		now;
-
-	status->state = qdb_copy_state();
-	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
-	status->member = qdb_shared->member;
-	status->self = qdb_shared->member ? qdb_shared->identity.member : 0;
-	memcpy(peers, qdb_shared->peers, sizeof(qdb_shared->peers));
-	LWLockRelease(qdb_shared->state_lock);
-	copy_short_fields(status, streams, why_not, &kept_from);
-	strlcpy(status->why_not, why_not, sizeof(status->why_not));
+	uint64		lease_until;
 
 	status->in_recovery = RecoveryInProgress();
 	status->may_write = status->member && qdb_may_write();
@@ -310,6 +291,39 @@ qdb_collect_status(void)
 	lease_until = pg_atomic_read_u64(&qdb_shared->lease_until);
 	status->lease_left_us = (int64) lease_until > now ? (int64) lease_until - now : 0;
 	status->quorum_lsn = pg_atomic_read_u64(&qdb_shared->quorum_lsn);
+}
+
+void
+qdb_refresh_own_status(QdbStatus *status)
+{
+	SpinLockAcquire(&qdb_shared->mutex);
+	copy_short_fields(status);
+	SpinLockRelease(&qdb_shared->mutex);
+	fill_own(status);
+}
+
+QdbStatus *
+qdb_collect_status(void)
+{
+	QdbStatus  *status = palloc0(sizeof(QdbStatus));
+	QdbPeerStatus *peers = palloc(sizeof(qdb_shared->peers));
+	QdbStreamStatus *streams = palloc(sizeof(qdb_shared->streams));
+	uint64		live[QDB_MAX_MEMBERS];
+	size_t		nlive = 0;
+	XLogRecPtr	kept_from;
+
+	status->state = qdb_copy_state();
+	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
+	status->member = qdb_shared->member;
+	status->self = qdb_shared->member ? qdb_shared->identity.member : 0;
+	memcpy(peers, qdb_shared->peers, sizeof(qdb_shared->peers));
+	LWLockRelease(qdb_shared->state_lock);
+	SpinLockAcquire(&qdb_shared->mutex);
+	copy_short_fields(status);
+	kept_from = qdb_shared->kept_from;
+	memcpy(streams, qdb_shared->streams, sizeof(qdb_shared->streams));
+	SpinLockRelease(&qdb_shared->mutex);
+	fill_own(status);
 	status->primary = current_primary(status->state);
 
 	status->nnodes = Min(status->state->nmembers, QDB_MAX_MEMBERS);
@@ -317,7 +331,7 @@ qdb_collect_status(void)
 	{
 		const QdbMember *member = &status->state->members[i];
 
-		fill_node(&status->nodes[i], status, member, find_peer(peers, member->id), why_not);
+		fill_node(&status->nodes[i], status, member, find_peer(peers, member->id), status->why_not);
 		if (status->nodes[i].connected)
 			live[nlive++] = member->id;
 	}

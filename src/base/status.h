@@ -69,6 +69,13 @@ typedef struct QdbStatus
 /* palloc'd in the current context.  qdb_shared must be set; takes both locks. */
 extern QdbStatus *qdb_collect_status(void);
 
+/*
+ * Brings up to date what this node knows of itself at once: gate, lease, recovery, role.  The
+ * replicated state and the other nodes stay as they were collected.  Takes no lock that
+ * the coordinator waits for.
+ */
+extern void qdb_refresh_own_status(QdbStatus *status);
+
 /* What a failover to that member would cost; false: no such member. */
 extern bool qdb_rehearse_now(const QdbStatus *status, const char *name, QdbRehearsal * rehearsal);
 

@@ -20,6 +20,7 @@
 
 #include <gnutls/gnutls.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -53,6 +54,8 @@ static Client clients[2 * MAX_CONNECTIONS];
 static char cert_pem[32 * 1024];
 static char key_pem[QDB_PEM_MAX];
 static char ca_pem[16 * 1024];
+static gnutls_datum_t ticket_key;	/* this process alone has it; data NULL:
+									 * none */
 
 /* The entry of an address; NULL: it has enough connections, or there are too many. */
 static Client *
@@ -72,6 +75,34 @@ find_client(const struct sockaddr_storage *address)
 	return spare;
 }
 
+/*
+ * Before the handshake: a client that comes again may go on with its session, for a fraction of
+ * what certificates cost.  A member's certificate is in the ticket, and judged with each
+ * request as ever.
+ */
+static void
+offer_tickets(struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+
+	if (info != NULL && info->tls_session != NULL && ticket_key.data != NULL)
+		(void) gnutls_session_ticket_enable_server((gnutls_session_t) info->tls_session, &ticket_key);
+}
+
+/* Sessions of an earlier certificate end with it; without a key there are no tickets. */
+static void
+renew_ticket_key(void)
+{
+	gnutls_memset(ticket_key.data, 0, ticket_key.size);
+	gnutls_free(ticket_key.data);
+	ticket_key = (gnutls_datum_t)
+	{
+		NULL, 0
+	};
+	if (gnutls_session_ticket_key_generate(&ticket_key) != 0)
+		ticket_key.data = NULL;
+}
+
 static void
 note_connection(void *arg, struct MHD_Connection *connection, void **context,
 				enum MHD_ConnectionNotificationCode code)
@@ -80,6 +111,8 @@ note_connection(void *arg, struct MHD_Connection *connection, void **context,
 	struct sockaddr_storage address = {0};
 	Client	   *client;
 
+	if (code == MHD_CONNECTION_NOTIFY_STARTED)
+		offer_tickets(connection);
 	if (code == MHD_CONNECTION_NOTIFY_CLOSED)
 	{
 		client = *context;
@@ -170,6 +203,7 @@ qdb_http_follow_keys(bool may_restart)
 	}
 	if (secure != NULL)
 		MHD_stop_daemon(secure);
+	renew_ticket_key();
 	secure = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_TLS, 0, NULL, NULL, handler, NULL,
 							  MHD_OPTION_HTTPS_MEM_CERT, cert_pem,
 							  MHD_OPTION_HTTPS_MEM_KEY, key_pem,
@@ -248,8 +282,14 @@ static void
 hand_over(int fd, const struct sockaddr_storage *address, socklen_t length)
 {
 	unsigned char first = 0;
+	int			on = 1;
 	bool		tls = recv(fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) == 1 && first == TLS_HANDSHAKE;
 
+	/*
+	 * Or what follows a ticket or a header waits for an ack, which may take
+	 * 40 ms.
+	 */
+	(void) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	if (find_client(address) == NULL || (tls && secure == NULL))
 		close(fd);
 	else if (tls)

@@ -7,8 +7,11 @@
  */
 #include "http/http.h"
 
+#include "utils/memutils.h"
+
 #define READ		"GET, HEAD, OPTIONS"
 #define NODES		"/cluster/nodes/"
+#define RECENT_US	(10 * INT64CONST(1000))
 
 typedef struct Route
 {
@@ -16,19 +19,20 @@ typedef struct Route
 	int			methods;
 	const char *allow;
 	QdbRouteHandler handler;	/* NULL: control.c */
+	bool		often;			/* load balancers ask many times a second */
 } Route;
 
 static const Route routes[] = {
-	{"/", QDB_METHOD_GET, READ, qdb_get_root},
-	{"/primary", QDB_METHOD_GET, READ, qdb_get_primary},
-	{"/leader", QDB_METHOD_GET, READ, qdb_get_primary},
-	{"/read-write", QDB_METHOD_GET, READ, qdb_get_primary},
-	{"/replica", QDB_METHOD_GET, READ, qdb_get_replica},
-	{"/read-only", QDB_METHOD_GET, READ, qdb_get_read_only},
-	{"/health", QDB_METHOD_GET, READ, qdb_get_health},
-	{"/cluster/health", QDB_METHOD_GET, READ, qdb_get_cluster_health},
-	{"/liveness", QDB_METHOD_GET, READ, qdb_get_liveness},
-	{"/readiness", QDB_METHOD_GET, READ, qdb_get_readiness},
+	{"/", QDB_METHOD_GET, READ, qdb_get_root, true},
+	{"/primary", QDB_METHOD_GET, READ, qdb_get_primary, true},
+	{"/leader", QDB_METHOD_GET, READ, qdb_get_primary, true},
+	{"/read-write", QDB_METHOD_GET, READ, qdb_get_primary, true},
+	{"/replica", QDB_METHOD_GET, READ, qdb_get_replica, true},
+	{"/read-only", QDB_METHOD_GET, READ, qdb_get_read_only, true},
+	{"/health", QDB_METHOD_GET, READ, qdb_get_health, true},
+	{"/cluster/health", QDB_METHOD_GET, READ, qdb_get_cluster_health, true},
+	{"/liveness", QDB_METHOD_GET, READ, qdb_get_liveness, true},
+	{"/readiness", QDB_METHOD_GET, READ, qdb_get_readiness, true},
 	{"/metrics", QDB_METHOD_GET, READ, qdb_get_metrics},
 	{"/cluster/status", QDB_METHOD_GET, READ, qdb_get_status},
 	{"/cluster/nodes", QDB_METHOD_GET, READ, qdb_get_nodes},
@@ -97,6 +101,34 @@ find_route(const QdbHttpRequest *request, QdbHttpAnswer *answer)
 	return route;
 }
 
+/*
+ * For health checks.  What changes at once is looked at for each; the copies of the state and
+ * of what other nodes last said, which take the coordinator's lock, serve all checks of
+ * a few milliseconds.
+ */
+static const QdbStatus *
+recent_status(void)
+{
+	static MemoryContext context = NULL;
+	static QdbStatus *recent = NULL;
+	static int64 collected_us = 0;
+	int64		now = qdb_now_us();
+
+	if (recent != NULL && now - collected_us < RECENT_US && recent->member == qdb_shared->member)
+	{
+		qdb_refresh_own_status(recent);
+		return recent;
+	}
+	if (context == NULL)
+		context = AllocSetContextCreate(TopMemoryContext, "quantadb http status", ALLOCSET_DEFAULT_SIZES);
+	recent = NULL;
+	MemoryContextReset(context);
+	MemoryContextSwitchTo(context);
+	recent = qdb_collect_status();
+	collected_us = now;
+	return recent;
+}
+
 bool
 qdb_route_takes_body(const QdbHttpRequest *request, QdbHttpAnswer *answer)
 {
@@ -110,12 +142,17 @@ bool
 qdb_route_request(const QdbHttpRequest *request, QdbHttpAnswer *answer, QdbControl *control)
 {
 	const Route *route = find_route(request, answer);
+	const QdbStatus *status;
+	MemoryContext old_context;
 
 	if (route == NULL)
 		return false;
 	if (route->handler == NULL)
 		return qdb_start_control(request, answer, control);
-	route->handler(request, answer, qdb_collect_status());
+	old_context = CurrentMemoryContext;
+	status = route->often ? recent_status() : qdb_collect_status();
+	MemoryContextSwitchTo(old_context);
+	route->handler(request, answer, status);
 	if (request->method == QDB_METHOD_OPTIONS)
 		answer->allow = route->allow;	/* HAProxy asks so by default */
 	return false;

@@ -4,7 +4,7 @@
 #	use QuantaNet;				# first: isolates the whole test
 #	my $net = QuantaNet->new(3);
 #	my $c = QuantaCluster->new_cluster(n => 3, net => $net);
-#	$net->cut(1, 2); $net->isolate(1); $net->heal; $net->delay(1, '40ms', '1%');
+#	$net->cut(1, 2); $net->isolate(1); $net->heal;
 #
 # The test runs again inside new network, mount and pid namespaces, and the nodes' own
 # ones belong to processes in there.  So nothing is left behind, however it ends:
@@ -100,7 +100,8 @@ sub heal
 }
 
 # All that the nodes send each other goes through a bad network (test/chaos/relay.c), what
-# the test sends does not.  Returns a sub that ends it.
+# the test sends does not.  With sites => [[1, 2], [3]] only what goes from one site to another.
+# Returns a sub that ends it.
 sub relay
 {
 	my ($self, $program, %args) = @_;
@@ -108,21 +109,15 @@ sub relay
 		map { "$self->{holder}[$_]=" . $self->host($_) } 1 .. $self->{n}) or die "$program: $!";
 	my $line = <$out>;
 	die "$program does not start" unless ($line || '') eq "ready\n";
+	my %site;
+	for my $site (@{$args{sites} || [ map { [$_] } 1 .. $self->{n} ]}) { $site{$_} = $site for @$site }
 	for my $i (1 .. $self->{n})
 	{
 		$self->inside($i, 'ip', 'link', 'set', 'qdbbad', 'up');
 		$self->inside($i, 'ip', 'route', 'add', $self->host($_) . '/32', 'dev', 'qdbbad', 'src', $self->host($i))
-		  for grep { $_ != $i } 1 .. $self->{n};
+		  for grep { $site{$_} != $site{$i} } 1 .. $self->{n};
 	}
 	return sub { kill 'KILL', $pid; waitpid($pid, 0); close $out };
-}
-
-# Delay and loss of what a node sends; false where the kernel cannot.
-sub delay
-{
-	my ($self, $i, $delay, $loss) = @_;
-	return system($self->enter($i), 'tc', 'qdisc', 'replace', 'dev', 'eth0', 'root', 'netem',
-		'delay', $delay, 'loss', $loss) == 0;
 }
 
 1;

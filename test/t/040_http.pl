@@ -145,4 +145,10 @@ like($log . QuantaCluster::slurp($c->node($r)->{log}) . QuantaCluster::slurp($c-
 	qr/\[raft\] Transitioning to LEADER state/, 'a log says who leads Raft');
 like(QuantaCluster::slurp($c->node($r)->{log}), qr/\[replication\] Stream connected to primary/, 'and who streams');
 
+# ---- a load balancer that comes again goes on with its TLS session ----
+my $load = "$c->{dir}/health_load";
+QuantaCluster::run_ok('gcc', '-O1', '-o', $load, "$FindBin::Bin/../lib/health_load.c", '-lssl', '-lcrypto', '-lpthread');
+my ($requests, $failures, $resumed) = split ' ', QuantaCluster::run_ok($load, '127.0.0.1', $c->node($new)->{http}, '/primary', 100, 2, 'resume', 'tls');
+is("$requests $failures", '200 0', 'a connection for each of 200 health checks');
+cmp_ok($resumed, '>=', 180, 'all but the first of each client without a handshake of certificates');
 done_testing();

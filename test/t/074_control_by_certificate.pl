@@ -69,8 +69,23 @@ isnt(control($_->[0]), '200', $_->[1])
 is(control("$dir/own.pem"), '200', 'a good one all the while');
 is($c->sql(1, q{SELECT count(*) FROM quantadb_journal WHERE event = 'control'}), '3', 'and nothing was done for the others');
 
+# The same over a TLS session that goes on: whether it did, and the status.
+sub control_resumed
+{
+	my ($pem, @in) = @_;
+	my ($out, $err) = ('', '');
+	my $request = "POST /cluster/resume HTTP/1.1\r\nHost: n1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+	IPC::Run::run([ 'openssl', 's_client', '-connect', "127.0.0.1:$http", '-CAfile', "$keys/ca.crt", '-cert', $pem, '-key', $pem,
+			'-ign_eof', '-sess_out', "$dir/session", @in ], '<', \$request, '>', \$out, '2>', \$err, IPC::Run::timeout(60));
+	my ($status) = $out =~ m{HTTP/1\.1 (\d+)};
+	return ($out =~ /^Reused, /m ? 'resumed' : 'new') . ' ' . ($status || "none: $out$err");
+}
+is(control_resumed("$dir/own.pem"), 'new 200', 'a session with the certificate');
+is(control_resumed("$dir/own.pem", '-sess_in', "$dir/session"), 'resumed 200', 'which goes on');
+
 $c->sql(1, q{SELECT quantadb_remove('n2')});
 is(control("$dir/own.pem"), '401', "a removed member's");
+is(control_resumed("$dir/own.pem", '-sess_in', "$dir/session"), 'resumed 401', 'in a session from before, too');
 
 # ---- the same token again ----
 $c->wait_for(sub { my ($code, $out) = $c->sql_try(2, 'SELECT why_not FROM quantadb_nodes LIMIT 1');
