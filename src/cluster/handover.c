@@ -62,7 +62,6 @@ static int64 move_time_us = 0;	/* of the MOVE that is worked on, or was given
 static uint64 epoch;			/* the seat that is given up */
 static XLogRecPtr goal;
 static int64 next_release_us;
-static int	nunanswered;		/* RELEASEs that may still commit */
 static int64 released_us;
 static int64 opened_us;
 static char sickness[QDB_REASON_SIZE];	/* why, without a MOVE; "": with one */
@@ -129,28 +128,10 @@ give_up(const char *why)
 	(void) qdb_propose(&command, NULL, 0, 0);
 }
 
-static void
-note_releasing(uint64 epoch)
-{
-	SpinLockAcquire(&qdb_shared->mutex);
-	qdb_shared->releasing_epoch = epoch;
-	SpinLockRelease(&qdb_shared->mutex);
-}
-
-/* Refused, and no other one can commit any more: the seat goes on. */
-static void
-release_done(uint64 a, uint64 b, bool known, QdbResult result)
-{
-	if (known)
-		nunanswered--;
-	if (!known || result == QDB_OK || result == QDB_UNCHANGED || nunanswered > 0 ||
-		step != STEP_RELEASE || qdb_worker_shutdown_requested())
-		return;
-	ereport(LOG, (errmsg("[failover] the switchover was refused: %s", qdb_result_text(result))));
-	note_releasing(0);
-	keep_seat();
-}
-
+/*
+ * Once it is proposed it is repeated and never taken back: it may have been committed, and it is
+ * refused only where its epoch is over.
+ */
 static void
 propose_release(const QdbGrant *grant, const char *reason)
 {
@@ -159,15 +140,16 @@ propose_release(const QdbGrant *grant, const char *reason)
 	if (qdb_now_us() < next_release_us)
 		return;
 	next_release_us = qdb_now_us() + RELEASE_US;
-	note_releasing(grant->epoch);
+	SpinLockAcquire(&qdb_shared->mutex);
+	qdb_shared->releasing_epoch = grant->epoch;
+	SpinLockRelease(&qdb_shared->mutex);
 	memset(&command, 0, sizeof(command));
 	command.type = QDB_CMD_RELEASE;
 	command.epoch = grant->epoch;
 	command.grant = *grant;
 	command.since_us = qdb_co.fenced_unix_us;
 	strlcpy(command.text, reason, sizeof(command.text));
-	if (qdb_propose(&command, release_done, 0, 0))
-		nunanswered++;
+	(void) qdb_propose(&command, NULL, 0, 0);
 }
 
 static bool
@@ -181,7 +163,6 @@ begin_freeze(void)
 {
 	qdb_fence_seat();
 	next_release_us = 0;
-	nunanswered = 0;
 	released_us = opened_us = 0;
 	go_to(STEP_FREEZE);
 }
@@ -267,7 +248,6 @@ qdb_give_seat_up(const char *why, bool stuck)
 		go_to(STEP_RELEASE);
 }
 
-/* Once a RELEASE has left, only its outcome counts: it is repeated, not taken back. */
 static void
 take_step(const QdbGrant *grant, const QdbMove * move)
 {

@@ -89,6 +89,8 @@ sim_check_applied(SimNode * node, const QdbCommand *command, QdbResult result, c
 	sim_step_made(node, command->type, command->type == QDB_CMD_REPORT ? command->report.member :
 				  command->type == QDB_CMD_SEAT || command->type == QDB_CMD_GATE_OPEN ? command->grant.holder :
 				  command->type == QDB_CMD_MEMBER_ROLE ? command->member.id : 0);
+	if (command->type == QDB_CMD_RELEASE && command->grant.epoch < SIM_MAX_EPOCHS)
+		sim.ghost.released[command->grant.epoch] = true;
 	if (command->type != QDB_CMD_SEAT)
 		return;
 	grant = qdb_current_grant(state);
@@ -130,6 +132,18 @@ sim_check_written(SimNode * node, uint32 index)
 	else if (sim.ghost.writer[timeline].node != node->index + 1 || sim.ghost.writer[timeline].boot != boot)
 		sim_violation("I1", "timeline %u is written by h%d and by %s, boot %" PRIu64, timeline,
 					  sim.ghost.writer[timeline].node - 1, node->host, boot);
+}
+
+/* ---- I9: who gave its seat up does not take it back ---- */
+
+/* The others did not wait for its lease, and its WAL is to end where the next epoch begins. */
+void
+sim_check_kept(SimNode * node)
+{
+	uint64		epoch = node->shared->seat_epoch;
+
+	if (epoch < SIM_MAX_EPOCHS && sim.ghost.released[epoch])
+		sim_violation("I9", "%s goes on with the seat of epoch %" PRIu64 ", which it has released", node->host, epoch);
 }
 
 /* ---- I3: an ack says the truth ---- */

@@ -355,6 +355,7 @@ qdb_thaw_wal(void)
 {
 	SimNode    *node = sim.current;
 
+	sim_check_kept(node);
 	node->frozen = false;
 	sim_flush_soon(node);
 }

@@ -314,6 +314,7 @@ typedef struct SimGhost
 	bool		was_async;
 	bool		was_wiped;
 	QdbGrant	grants[SIM_MAX_EPOCHS];
+	bool		released[SIM_MAX_EPOCHS];	/* by its holder, for good */
 	struct
 	{
 		int			node;		/* writer, one more than its index; 0 none */
@@ -479,6 +480,7 @@ extern void sim_check_read(SimNode * node, uint32 n, uint32 acked, const char *h
 extern void sim_check_cut(SimNode * node, uint32 n, const char *why);
 extern void sim_check_ack(SimNode * node, const SimNode * source, uint32 n);
 extern void sim_check_written(SimNode * node, uint32 index);
+extern void sim_check_kept(SimNode * node);
 extern bool sim_check_healed(char *why, size_t size);
 
 /* ---- fault.c ---- */
