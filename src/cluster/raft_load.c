@@ -120,6 +120,7 @@ scan_log(QdbRaftStorage *s, const uint8_t *buf, size_t len)
 {
 	size_t		pos = LOG_HEADER;
 
+	s->last_batch = pos;
 	while (pos < len)
 	{
 		BatchHeader h;
@@ -146,6 +147,7 @@ scan_log(QdbRaftStorage *s, const uint8_t *buf, size_t len)
 		if (!load_batch(s, &h, buf + pos + BATCH_HEADER, pos + BATCH_HEADER))
 			return qdb_raft_storage_fail(s, "Raft log \"%s/%s\" is corrupt at offset %zu: "
 										 "entries are not consistent", s->dir, LOG_NAME, pos);
+		s->last_batch = pos;
 		pos += BATCH_HEADER + h.len;
 	}
 	s->log_end = pos;

@@ -83,10 +83,36 @@ open_log(QdbRaftStorage *s)
 		close(s->log_fd);
 	s->log_fd = openat(s->dir_fd, LOG_NAME, O_RDWR | O_CLOEXEC);
 	if (s->log_fd < 0 ||
-		(s->torn && (ftruncate(s->log_fd, (off_t) s->log_end) != 0 || fsync(s->log_fd) != 0)))
+		(s->torn && ftruncate(s->log_fd, (off_t) s->log_end) != 0))
 		return qdb_raft_storage_fail(s, "could not open Raft log \"%s/%s\": %s",
 									 s->dir, LOG_NAME, strerror(errno));
 	return true;
+}
+
+/*
+ * settle
+ *		Makes sure of what a new process has read.
+ *
+ * The one before may have died or failed between a write and its sync: then the machine's memory
+ * has it and the disk has not, and from now on it would count as acknowledged.  Only
+ * the last batch can be such a one.  It is written again, since a sync that fails leaves
+ * its pages as if they were on the disk.  For files that were replaced, the folder.
+ */
+static bool
+settle(QdbRaftStorage *s)
+{
+	size_t		len = (size_t) (s->log_end - s->last_batch);
+	uint8_t    *buf = malloc(len + 1);
+	bool		ok;
+
+	if (buf == NULL)
+		return qdb_raft_storage_fail(s, "out of memory for the Raft log");
+	ok = qdb_raft_read_at(s->log_fd, buf, len, s->last_batch) &&
+		qdb_raft_write_at(s->log_fd, buf, len, s->last_batch) &&
+		fsync(s->log_fd) == 0 && fsync(s->dir_fd) == 0;
+	free(buf);
+	return ok || qdb_raft_storage_fail(s, "could not make Raft log \"%s/%s\" durable: %s",
+									   s->dir, LOG_NAME, strerror(errno));
 }
 
 /*
@@ -254,7 +280,7 @@ qdb_storage_open(const char *dir, uint64_t id, char *why, size_t why_size)
 	s->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s->dir_fd < 0)
 		qdb_raft_storage_fail(s, "could not open directory \"%s\": %s", dir, strerror(errno));
-	else if (qdb_raft_load_meta(s) && qdb_raft_load_log(s) && open_log(s))
+	else if (qdb_raft_load_meta(s) && qdb_raft_load_log(s) && open_log(s) && settle(s))
 		join_snapshot(s);
 	if (s->failed)
 	{

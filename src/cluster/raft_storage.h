@@ -67,6 +67,8 @@ typedef struct QdbRaftStorage
 	size_t		cap;
 	QdbLogEntry *entries;
 	uint64_t	log_end;		/* end of the last durable batch */
+	uint64_t	last_batch;		/* where it begins, while opening; log_end:
+								 * none */
 
 	uint8_t    *batch;			/* header and entries not yet written */
 	size_t		batch_used;
