@@ -110,7 +110,7 @@ qdb_apply_donate(QdbState *state, const QdbCommand *command)
 		return QDB_STALE;
 	if (donor == NULL || taker == NULL || member == NULL)
 		return QDB_NO_MEMBER;
-	if (!qdb_report_is_prefix(state, taker, donor))
+	if (donor == taker || !qdb_report_is_prefix(state, taker, donor))
 		return QDB_BAD_VALUE;	/* I3 */
 	if (memcmp(&state->donation, &wanted, sizeof(wanted)) == 0)
 		return QDB_UNCHANGED;

@@ -442,6 +442,9 @@ unfit_maximum_donates(void)
 	APPLY(QDB_BAD_VALUE);		/* n1's log is no prefix of n2's */
 	give_donation(1, 3);
 	APPLY(QDB_NO_MEMBER);
+	give_donation(1, 1);
+	APPLY(QDB_BAD_VALUE);		/* no state says so, and none could be a
+								 * snapshot then */
 	give_donation(1, 2);
 	APPLY(QDB_OK);
 	APPLY(QDB_UNCHANGED);
