@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/door.h"
+#include "cluster/hello.h"
 #include "cluster/internal.h"
 
 #define CONNECT_DEADLINE_US		(2 * 1000 * 1000)
@@ -28,18 +29,6 @@
 #define RETRY_US				(100 * 1000)
 #define STRANGER_DEADLINE_US	(5 * 1000 * 1000)
 #define JOIN_DEADLINE_US		(20 * 1000 * 1000)
-
-typedef struct Hello
-{
-	char		cluster_id[QDB_CLUSTER_ID_SIZE];
-	uint64		member;
-	char		name[QDB_NAME_SIZE];
-	uint64		incarnation;
-	uint64		boot;
-	uint64		system_identifier;
-	char		host[QDB_HOST_SIZE];
-	uint16		raft_port;
-} Hello;
 
 static QdbPeer peers[QDB_MAX_MEMBERS];
 static QdbStranger strangers[QDB_MAX_STRANGERS];
@@ -200,101 +189,13 @@ follow_state(void)
 	}
 }
 
-static bool
-send_hello(QdbChannel *channel)
-{
-	uint8		buf[512];
-	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
-
-	qdb_put_string(&w, qdb_co.self.cluster_id);
-	qdb_put_u64(&w, qdb_co.self.member);
-	qdb_put_string(&w, qdb_co.self.name);
-	qdb_put_u64(&w, qdb_co.self.incarnation);
-	qdb_put_u64(&w, qdb_co.self.boot);
-	qdb_put_u64(&w, qdb_co.self.system_identifier);
-	qdb_put_string(&w, qdb_advertise_host);
-	qdb_put_u16(&w, (uint16) qdb_raft_port);
-	return !w.failed && qdb_channel_send(channel, QDB_FRAME_HELLO, buf, (uint32) w.used);
-}
-
-static bool
-read_hello(const QdbFrame *frame, Hello *hello)
-{
-	QdbReader	r = {.buf = frame->payload,.size = frame->length};
-
-	memset(hello, 0, sizeof(*hello));
-	qdb_get_string(&r, hello->cluster_id, sizeof(hello->cluster_id));
-	hello->member = qdb_get_u64(&r);
-	qdb_get_string(&r, hello->name, sizeof(hello->name));
-	hello->incarnation = qdb_get_u64(&r);
-	hello->boot = qdb_get_u64(&r);
-	hello->system_identifier = qdb_get_u64(&r);
-	qdb_get_string(&r, hello->host, sizeof(hello->host));
-	hello->raft_port = qdb_get_u16(&r);
-	return qdb_reader_done(&r);
-}
-
-/*
- * Is this the member it says it is?  NULL: yes.  A restored or copied directory has
- * another incarnation; a boot below one already seen is a leftover (I16).
- */
-static const char *
-judge_hello(const Hello *hello, const QdbChannel *channel)
-{
-	const QdbMember *member = qdb_member_by_id(qdb_co.state, hello->member);
-	const QdbPeer *peer = qdb_mesh_peer(hello->member);
-	const char *why;
-
-	if (strcmp(hello->cluster_id, qdb_co.self.cluster_id) != 0)
-		return "it belongs to another cluster";
-	why = qdb_judge_certificate(qdb_co.state, qdb_channel_peer(channel), qdb_co.self.cluster_id,
-								hello->member, hello->incarnation, hello->name);
-	if (why != NULL)
-		return why;
-	if (hello->system_identifier != qdb_co.self.system_identifier)
-		return "it has another system identifier";
-	if (hello->member == 0 || hello->member == qdb_co.self.member)
-		return "it has a wrong member id";
-	if (member == NULL && hello->member < qdb_co.state->next_member_id)
-		return "it was removed from the cluster";
-	if (member != NULL && member->incarnation != hello->incarnation)
-		return "it has another incarnation than the member it names";
-	if (peer != NULL && peer->boot != 0 &&
-		(peer->incarnation != hello->incarnation ? member == NULL : hello->boot < peer->boot))
-		return "a later boot of it has been seen";
-	return NULL;
-}
-
 /* Notes (incarnation, boot) of a peer that was let in. */
 static void
-note_boot(QdbPeer *peer, const Hello *hello)
+note_boot(QdbPeer *peer, const QdbHello *hello)
 {
 	peer->incarnation = hello->incarnation;
 	peer->boot = hello->boot;
 	peer->gone = false;
-}
-
-static bool
-send_removed(QdbChannel *channel, const Hello *hello)
-{
-	uint8		buf[16];
-	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
-
-	qdb_put_u64(&w, hello->member);
-	qdb_put_u64(&w, hello->incarnation);
-	return qdb_channel_send(channel, QDB_FRAME_REMOVED, buf, (uint32) w.used);
-}
-
-/*
- * An id is never used twice, so one that was given out and is not in the state was removed:
- * true however old the state is.  Nobody else tells the member (raft.md).
- */
-static bool
-was_removed(const Hello *hello)
-{
-	return strcmp(hello->cluster_id, qdb_co.self.cluster_id) == 0 && hello->member != 0 &&
-		hello->member < qdb_co.state->next_member_id &&
-		qdb_member_by_id(qdb_co.state, hello->member) == NULL;
 }
 
 static const char *const already_here = "another connection of it is alive";
@@ -304,7 +205,7 @@ static const char *const already_here = "another connection of it is alive";
  * once a minute, or when the reason is another one.  Anybody else is noise.
  */
 static void
-report_refusal(const Hello *hello, const QdbChannel *channel, const char *why)
+report_refusal(const QdbHello *hello, const QdbChannel *channel, const char *why)
 {
 	static struct
 	{
@@ -330,12 +231,12 @@ report_refusal(const Hello *hello, const QdbChannel *channel, const char *why)
 static void
 admit_peer(QdbStranger *stranger, const QdbFrame *frame)
 {
-	Hello		hello = {0};
+	QdbHello	hello = {0};
 	const char *why = "its HELLO is malformed";
 	QdbPeer    *peer = NULL;
 
-	if (read_hello(frame, &hello))
-		why = judge_hello(&hello, stranger->channel);
+	if (qdb_read_hello(frame, &hello))
+		why = qdb_judge_hello(&hello, stranger->channel);
 	if (why == NULL)
 	{
 		peer = make_peer(hello.member);
@@ -349,7 +250,7 @@ admit_peer(QdbStranger *stranger, const QdbFrame *frame)
 	{
 		report_refusal(&hello, stranger->channel, why);
 		/* It closes the connection when it has read that. */
-		stranger->dismissed = was_removed(&hello) && send_removed(stranger->channel, &hello);
+		stranger->dismissed = qdb_was_removed(&hello) && qdb_send_removed(stranger->channel, &hello);
 		if (!stranger->dismissed)
 			close_channel(&stranger->channel);
 		return;
@@ -364,7 +265,7 @@ admit_peer(QdbStranger *stranger, const QdbFrame *frame)
 		set_address(peer, hello.host, hello.raft_port);
 	if (peer->out == NULL)
 		peer->next_connect_us = 0;
-	(void) send_hello(peer->in);
+	(void) qdb_send_hello(peer->in);
 }
 
 static void
@@ -439,37 +340,19 @@ drive_in(QdbPeer *peer)
 		close_channel(&peer->in);
 }
 
-/*
- * Does a member say that this one was removed?  Its certificate has to be good for what
- * our own state, which may be behind, knows of it.
- */
-static bool
-says_removed(const QdbPeer *peer, const QdbFrame *frame)
-{
-	QdbReader	r = {.buf = frame->payload,.size = frame->length};
-	const QdbMember *member = qdb_member_by_id(qdb_co.state, peer->member);
-	uint64		id = qdb_get_u64(&r);
-	uint64		incarnation = qdb_get_u64(&r);
-
-	return qdb_reader_done(&r) && id == qdb_co.self.member && incarnation == qdb_co.self.incarnation &&
-		qdb_judge_certificate(qdb_co.state, qdb_channel_peer(peer->out), qdb_co.self.cluster_id,
-							  peer->member, member != NULL ? member->incarnation : peer->incarnation,
-							  member != NULL ? member->name : "") == NULL;
-}
-
 /* The answer to our HELLO: only the member that we meant may get our frames. */
 static void
 take_answer(QdbPeer *peer)
 {
 	QdbFrame	frame;
-	Hello		hello;
+	QdbHello	hello;
 
 	while (peer->out != NULL && qdb_channel_receive(peer->out, &frame))
 	{
-		if (frame.type == QDB_FRAME_REMOVED && says_removed(peer, &frame))
+		if (frame.type == QDB_FRAME_REMOVED && qdb_says_removed(peer, &frame))
 			qdb_learn_removal();
-		if (frame.type != QDB_FRAME_HELLO || !read_hello(&frame, &hello) ||
-			hello.member != peer->member || judge_hello(&hello, peer->out) != NULL)
+		if (frame.type != QDB_FRAME_HELLO || !qdb_read_hello(&frame, &hello) ||
+			hello.member != peer->member || qdb_judge_hello(&hello, peer->out) != NULL)
 		{
 			close_out(peer);
 			peer->next_connect_us = qdb_co.now_us + 10 * RETRY_US;
@@ -528,7 +411,7 @@ drive_out(QdbPeer *peer)
 	}
 	qdb_channel_drive(peer->out);
 	if (qdb_channel_state(peer->out) == QDB_CHANNEL_UP && !peer->hello_sent)
-		peer->hello_sent = send_hello(peer->out);
+		peer->hello_sent = qdb_send_hello(peer->out);
 	take_answer(peer);
 	if (peer->out == NULL)
 		return;

@@ -1,0 +1,39 @@
+/*-------------------------------------------------------------------------
+ *
+ * hello.h
+ *		The first frame on a connection between members: who speaks, and is he
+ *		the one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QDB_CLUSTER_HELLO_H
+#define QDB_CLUSTER_HELLO_H
+
+#include "cluster/mesh.h"
+
+typedef struct QdbHello
+{
+	char		cluster_id[QDB_CLUSTER_ID_SIZE];
+	uint64		member;
+	char		name[QDB_NAME_SIZE];
+	uint64		incarnation;
+	uint64		boot;
+	uint64		system_identifier;
+	char		host[QDB_HOST_SIZE];
+	uint16		raft_port;
+} QdbHello;
+
+extern bool qdb_send_hello(QdbChannel *channel);
+extern bool qdb_read_hello(const QdbFrame *frame, QdbHello *hello);
+
+/* Why the sender is not let in; NULL: it is the member that it says it is. */
+extern const char *qdb_judge_hello(const QdbHello *hello, const QdbChannel *channel);
+
+/* Does this node's state say that the sender was removed?  Then the answer says so. */
+extern bool qdb_was_removed(const QdbHello *hello);
+extern bool qdb_send_removed(QdbChannel *channel, const QdbHello *hello);
+
+/* The other side of that: may this answer of a peer be believed? */
+extern bool qdb_says_removed(const QdbPeer *peer, const QdbFrame *frame);
+
+#endif							/* QDB_CLUSTER_HELLO_H */
