@@ -315,12 +315,12 @@ qdb_try_plan_xx(QdbChange *c, QdbAlloc *a, const QdbXact *want, QdbEntry *e)
 	e->x = *want;
 	if (!overflows)
 	{
-		QdbAlloc	before = *a;
+		QdbAllocMark before = QdbAllocGetMark(a);
 
 		e->idx = qdb_alloc_entry(a, want, share, QdbRowXX(c->row.data), &e->fresh);
 		if (e->idx > 0 && a->used <= a->avail)
 			return true;
-		*a = before;
+		QdbAllocReset(a, before);
 	}
 	if (!c->olocked)
 		return false;

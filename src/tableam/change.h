@@ -44,7 +44,7 @@ typedef struct QdbChange
 	QdbView		view;
 	QdbRow		row;
 	bool		have_refs;		/* while the page stays locked */
-	uint8		refs[QDB_MAX_CAP + 1];
+	uint8		refs[QDB_REFS];
 } QdbChange;
 
 /* ---- change.c ---- */
@@ -100,7 +100,7 @@ extern bool qdb_overflow_lock(QdbChange *c, int entries);
 extern void qdb_overflow_pin_own(QdbChange *c);
 extern void qdb_overflow_unlock(QdbChange *c);
 extern void qdb_overflow_acquire(QdbChange *c, int entries);
-extern int	qdb_overflow_find_free(Page opage, int after);
+extern int	qdb_overflow_find_free(Page opage, int other);
 
 /* ---- xmax.c ---- */
 extern LockTupleMode qdb_mode_of_status(MultiXactStatus status);

@@ -151,11 +151,9 @@ try_page(Relation rel, BlockNumber blk, Size want, Buffer other, int options,
 		qdb_page_init(page, QDB_FIRST_CAP);
 		MarkBufferDirty(buf);
 	}
-	*room = qdb_page_room(page);
-	if (*room < want && other == InvalidBuffer && !(options & HEAP_INSERT_SKIP_FSM) &&
-		qdb_prune_for_insert(rel, buf))
-		*room = qdb_page_room(page);
-	if (*room >= want)
+	if (qdb_page_has_room(page, want, room) ||
+		(other == InvalidBuffer && !(options & HEAP_INSERT_SKIP_FSM) &&
+		 qdb_prune_for_insert(rel, buf) && qdb_page_has_room(page, want, room)))
 	{
 		*result = buf;
 		return true;

@@ -120,8 +120,7 @@ insert_row(Relation rel, QdbForm *form, CommandId cid, int options, BulkInsertSt
 	vm_cleared = qdb_clear_all_visible(rel, buf, vmbuffer);
 	qdb_alloc_apply(&alloc);
 	qdb_apply_entry(page, &e);
-	form->data[QDB_ROW_XI] = e.idx;
-	QdbRowSetXX(form->data, 0, false);
+	QdbFormSetInserter(form, e.idx);
 	qdb_page_put_row(page, alloc.off, form->data, form->len);
 	MarkBufferDirty(buf);
 	if (RelationNeedsWAL(rel))
@@ -284,7 +283,7 @@ put_multi(Relation rel, Buffer buf, MultiPlan *plan, QdbForm *forms, bool frozen
 	qdb_apply_entry(page, &plan->e);
 	for (int i = 0; i < plan->n; i++)
 	{
-		forms[i].data[QDB_ROW_XI] = plan->e.idx;
+		QdbFormSetInserter(&forms[i], plan->e.idx);
 		qdb_page_put_row(page, plan->offs[i], forms[i].data, forms[i].len);
 	}
 	if (all_frozen)

@@ -50,8 +50,32 @@ typedef struct QdbAlloc
 	int			ntaken;
 	uint8		taken[4];
 	bool		have_refs;
-	uint8		refs[QDB_MAX_CAP + 1];
+	uint8		refs[QDB_REFS]; /* nothing, unless have_refs */
 } QdbAlloc;
+
+/* What a request adds to a plan, to take it back. */
+typedef struct QdbAllocMark
+{
+	int			cap;
+	int			ntaken;
+	Size		used;
+}			QdbAllocMark;
+
+static inline QdbAllocMark
+QdbAllocGetMark(const QdbAlloc *a)
+{
+	QdbAllocMark mark = {a->cap, a->ntaken, a->used};
+
+	return mark;
+}
+
+static inline void
+QdbAllocReset(QdbAlloc *a, QdbAllocMark mark)
+{
+	a->cap = mark.cap;
+	a->ntaken = mark.ntaken;
+	a->used = mark.used;
+}
 
 typedef struct QdbPruneList
 {
@@ -75,6 +99,7 @@ extern OffsetNumber qdb_page_next_offset(Page page);
 extern void qdb_page_put_row(Page page, OffsetNumber off, const uint8 *row, Size len);
 extern void qdb_page_refs(Page page, uint8 *refs);
 extern Size qdb_page_room(Page page);
+extern bool qdb_page_has_room(Page page, Size want, Size *room);
 extern int	qdb_page_natts_before(Page page, OffsetNumber off);
 extern void qdb_page_trim_offsets(Page page);
 extern void qdb_page_prune(Page page, const QdbPruneList *list);
@@ -225,9 +250,12 @@ extern void qdb_predicate_lock(QdbRow *r, Snapshot snapshot);
 
 typedef struct QdbForm
 {
-	uint8	   *data;
+	uint8	   *data;			/* may lie in the slot */
 	Size		len;
-	Datum	   *values;			/* flat */
+	bool		owns_data;
+	bool		owns_values;
+	TupleTableSlot *slot;		/* where the values come from */
+	Datum	   *values;			/* flat, or NULL: not needed so far */
 	bool	   *isnull;
 } QdbForm;
 
@@ -247,9 +275,15 @@ extern void qdb_cursor_init(QdbCursor *c, TupleDesc desc, const uint8 *row, Size
 extern void qdb_cursor_init_soft(QdbCursor *c, TupleDesc desc, const uint8 *row, Size len, bool soft);
 extern bool qdb_cursor_next(QdbCursor *c, TupleDesc desc, Datum *value, Size *size);
 extern bool qdb_needs_alignment(Form_pg_attribute att, const void *value);
+extern Size qdb_row_size(TupleDesc desc, const Datum *values, const bool *isnull, uint8 *flags,
+						 bool *expanded);
+extern void qdb_fill_row(TupleDesc desc, const Datum *values, const bool *isnull, uint8 flags, uint8 *row);
+extern Datum *qdb_flat_values(TupleDesc desc, const Datum *values, const bool *isnull);
+extern void qdb_free_flat(TupleDesc desc, Datum *flat, const Datum *values);
 extern void qdb_form_row(Relation rel, TupleTableSlot *slot, QdbForm *form);
 extern void qdb_form_values(TupleDesc desc, Datum *values, bool *isnull, QdbForm *form);
-extern bool qdb_form_needs_toast(Relation rel, const QdbForm *form);
+extern void qdb_form_need_values(TupleDesc desc, QdbForm *form);
+extern bool qdb_form_needs_toast(Relation rel, QdbForm *form);
 extern void qdb_form_free(QdbForm *form);
 extern void qdb_deform(TupleDesc desc, const uint8 *row, Size len, Datum *values, bool *isnull);
 
@@ -257,11 +291,21 @@ extern void qdb_toast_form(Relation rel, QdbForm *form, const uint8 *old, Size o
 extern void qdb_toast_delete(Relation rel, const uint8 *row, Size len, bool speculative);
 
 extern const TupleTableSlotOps qdb_slot_ops;
+extern bool qdb_slot_own_row(TupleTableSlot *slot, TupleDesc desc, uint8 **row, Size *len);
 extern void qdb_slot_store(TupleTableSlot *slot, QdbRow *r);
 extern void qdb_slot_set_system(TupleTableSlot *slot, Relation rel, const ItemPointerData * tid,
 								TransactionId xmin, CommandId cid, TransactionId xmax);
 
 #define QDB_IS_SLOT(slot) ((slot)->tts_ops == &qdb_slot_ops)
+
+/* What a new row says about transactions; the rest of its header stays. */
+static inline void
+QdbFormSetInserter(QdbForm *form, int xi)
+{
+	form->data[QDB_ROW_FLAGS] &= QDB_R_HASNULL | QDB_R_EXTERNAL | QDB_R_NATTS16;
+	form->data[QDB_ROW_XI] = xi;
+	form->data[QDB_ROW_XX] = 0;
+}
 
 /* ---- hio.c ---- */
 

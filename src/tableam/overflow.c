@@ -28,13 +28,30 @@ static struct
 	BlockNumber blk;
 }			last_used = {{0, 0, 0}, InvalidBlockNumber};
 
-/* A free entry after the given one; 0: none. */
-int
-qdb_overflow_find_free(Page opage, int after)
+static bool
+entry_is_free(Page opage, int i)
 {
-	for (int i = after + 1; i <= QDB_OVERFLOW_ENTRIES; i++)
-		if (QdbPageOverflow(opage, i)->blk == InvalidBlockNumber)
+	return QdbPageOverflow(opage, i)->blk == InvalidBlockNumber;
+}
+
+/*
+ * A free entry that is not the given one (0: any); 0: there is none.  Pages fill
+ * from the front, so it is likely to be the one after the last that was found.
+ */
+int
+qdb_overflow_find_free(Page opage, int other)
+{
+	static int	last = 0;
+
+	if (last > 0 && last < QDB_OVERFLOW_ENTRIES && last + 1 != other &&
+		!entry_is_free(opage, last) && entry_is_free(opage, last + 1))
+		return ++last;
+	for (int i = 1; i <= QDB_OVERFLOW_ENTRIES; i++)
+		if (i != other && entry_is_free(opage, i))
+		{
+			last = i;
 			return i;
+		}
 	return 0;
 }
 
@@ -169,12 +186,11 @@ log_images(Buffer buf, Buffer old, Buffer new)
 static void
 move_entries(Page page, BlockNumber blk, Page opage, Page npage, BlockNumber nblk)
 {
-	int			n = 0;
-
 	for (OffsetNumber off = FirstOffsetNumber; off <= PageGetMaxOffsetNumber(page); off++)
 	{
 		QdbOverflowEntry *from;
 		uint8	   *row;
+		int			n;
 
 		if (!ItemIdIsNormal(PageGetItemId(page, off)))
 			continue;
@@ -182,7 +198,7 @@ move_entries(Page page, BlockNumber blk, Page opage, Page npage, BlockNumber nbl
 		if (!(row[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW))
 			continue;
 		from = QdbPageOverflow(opage, QdbRowXX(row));
-		n = qdb_overflow_find_free(npage, n);
+		n = qdb_overflow_find_free(npage, 0);
 		*QdbPageOverflow(npage, n) = *from;
 		QdbRowSetXX(row, n, true);
 	}

@@ -129,13 +129,16 @@ qdb_page_natts_before(Page page, OffsetNumber off)
 	return QdbPageRow(page, off - 1)[QDB_ROW_NATTS];
 }
 
-/* Which entries do rows name?  refs has QDB_MAX_CAP + 1 elements. */
+/*
+ * Which entries do rows name?  refs has an element for each number that a row may
+ * have: 0, 1, or 2 for more.
+ */
 void
 qdb_page_refs(Page page, uint8 *refs)
 {
 	OffsetNumber max = PageGetMaxOffsetNumber(page);
 
-	memset(refs, 0, QDB_MAX_CAP + 1);
+	memset(refs, 0, QDB_REFS);
 	for (OffsetNumber off = FirstOffsetNumber; off <= max; off++)
 	{
 		uint8	   *row;
@@ -143,11 +146,9 @@ qdb_page_refs(Page page, uint8 *refs)
 		if (!ItemIdIsNormal(PageGetItemId(page, off)))
 			continue;
 		row = QdbPageRow(page, off);
-		if (row[QDB_ROW_XI] <= QDB_MAX_CAP && refs[row[QDB_ROW_XI]] < 2)
-			refs[row[QDB_ROW_XI]]++;
-		if (!(row[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW) &&
-			row[QDB_ROW_XX] <= QDB_MAX_CAP && refs[row[QDB_ROW_XX]] < 2)
-			refs[row[QDB_ROW_XX]]++;
+		refs[row[QDB_ROW_XI]] += refs[row[QDB_ROW_XI]] < 2;
+		if (!(row[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW))
+			refs[row[QDB_ROW_XX]] += refs[row[QDB_ROW_XX]] < 2;
 	}
 }
 
@@ -170,7 +171,7 @@ count_zero_entries(Page page)
 static bool
 has_free_entry(Page page)
 {
-	uint8		refs[QDB_MAX_CAP + 1];
+	uint8		refs[QDB_REFS];
 
 	qdb_page_refs(page, refs);
 	for (int i = 1; i <= QdbPageSpecial(page)->cap; i++)
@@ -178,6 +179,9 @@ has_free_entry(Page page)
 			return true;
 	return false;
 }
+
+/* What a row may not take: its line pointer, its inserter's entry, the reserve. */
+#define QDB_ROOM_KEPT	(sizeof(ItemIdData) + QDB_RESERVE + sizeof(QdbXact))
 
 /*
  * Length of the longest row that a new transaction may insert here, such that
@@ -203,9 +207,24 @@ qdb_page_room(Page page)
 	zero = count_zero_entries(page);
 	if (zero == 0 && QdbPageSpecial(page)->cap >= QDB_MAX_CAP && !has_free_entry(page))
 		return 0;
-	keep = sizeof(ItemIdData) + QDB_RESERVE + sizeof(QdbXact);
+	keep = QDB_ROOM_KEPT;
 	keep -= Min(zero, 3) * sizeof(QdbXact);
 	return gap > keep ? gap - keep : 0;
+}
+
+/* Is qdb_page_room at least this?  Mostly that can be told without counting. */
+bool
+qdb_page_has_room(Page page, Size want, Size *room)
+{
+	if (!PageIsNew(page) && !QdbPageIsOverflow(page) && QdbPageSpecial(page)->cap < QDB_MAX_CAP &&
+		PageGetMaxOffsetNumber(page) < QDB_MAX_OFFSETS)
+	{
+		*room = Max(QdbPageGap(page), QDB_ROOM_KEPT) - QDB_ROOM_KEPT;
+		if (*room >= want)
+			return true;
+	}
+	*room = qdb_page_room(page);
+	return *room >= want;
 }
 
 /* ---- choice of entries ---- */
@@ -213,7 +232,7 @@ qdb_page_room(Page page)
 void
 qdb_alloc_init(QdbAlloc *a, Page page, Size row_len)
 {
-	memset(a, 0, sizeof(*a));
+	memset(a, 0, offsetof(QdbAlloc, refs));
 	a->page = page;
 	a->wants_row = row_len > 0;
 	a->empty = PageGetMaxOffsetNumber(page) == 0 && row_len > 0;
@@ -249,7 +268,7 @@ is_taken(const QdbAlloc *a, int i)
 static bool
 may_share(const QdbXact *have, const QdbXact *want, QdbShare share)
 {
-	if (have->xid != want->xid || (have->mask & (QDB_X_HINTS | QDB_X_SPECULATIVE)))
+	if ((have->mask & (QDB_X_HINTS | QDB_X_SPECULATIVE)))
 		return false;
 	if (share == QDB_SHARE_INSERT)
 		return have->cid == want->cid && !(have->mask & (QDB_X_LOCK_ONLY | QDB_X_MULTI));
@@ -257,14 +276,19 @@ may_share(const QdbXact *have, const QdbXact *want, QdbShare share)
 		(have->cid == want->cid || (want->mask & QDB_X_LOCK_ONLY));
 }
 
-/* An entry that no row names; grows the table if there is none. 0: no room. */
+/*
+ * An entry that no row names; grows the table if there is none.  0: no room.
+ * Those before the first are not zero.  sparse: while the page has much space,
+ * it is not worth looking for entries that no row names any more.
+ */
 static int
-find_free_entry(QdbAlloc *a)
+find_free_entry(QdbAlloc *a, int first, bool sparse)
 {
-	for (int i = 1; i <= a->old_cap; i++)
+	for (int i = first; i <= a->old_cap; i++)
 		if (entry_is_zero(QdbPageXact(a->page, i)) && !is_taken(a, i))
 			return i;
-	if (a->old_cap > 0)
+	if (a->old_cap > 0 &&
+		!(sparse && a->cap < QDB_MAX_CAP && a->used + BLCKSZ / 4 <= a->avail))
 	{
 		if (!a->have_refs)
 			qdb_page_refs(a->page, a->refs);
@@ -290,23 +314,33 @@ find_free_entry(QdbAlloc *a)
 int
 qdb_alloc_entry(QdbAlloc *a, const QdbXact *want, QdbShare share, int mine, bool *fresh)
 {
+	int			first = 1;
 	int			i;
 
 	*fresh = false;
 	if (share != QDB_SHARE_NONE)
+	{
+		first = a->old_cap + 1;
 		for (i = 1; i <= a->old_cap; i++)
-			if (may_share(QdbPageXact(a->page, i), want, share) && !is_taken(a, i))
+		{
+			const QdbXact *x = QdbPageXact(a->page, i);
+
+			if (x->xid == want->xid && may_share(x, want, share) && !is_taken(a, i))
 				return i;
+			if (x->xid == InvalidTransactionId)
+				first = Min(first, i);
+		}
+	}
 	*fresh = true;
 	if (mine > 0 && mine <= a->old_cap && !is_taken(a, mine))
 	{
 		if (!a->have_refs)
 			qdb_page_refs(a->page, a->refs);
 		a->have_refs = true;
-		i = a->refs[mine] == 1 ? mine : find_free_entry(a);
+		i = a->refs[mine] == 1 ? mine : find_free_entry(a, first, false);
 	}
 	else
-		i = find_free_entry(a);
+		i = find_free_entry(a, first, share == QDB_SHARE_INSERT);
 	if (i > 0)
 	{
 		Assert(a->ntaken < lengthof(a->taken));

@@ -51,6 +51,7 @@ typedef struct QdbSpecial
 #define QDB_SPECIAL_OFFSET		(BLCKSZ - sizeof(QdbSpecial))
 #define QDB_MAX_OFFSETS			((OffsetNumber) MaxHeapTuplesPerPage)	/* 291: TIDBitmap */
 #define QDB_MAX_CAP				254
+#define QDB_REFS				256 /* numbers of entries that a byte has */
 #define QDB_FIRST_CAP			4
 #define QDB_RESERVE				32	/* bytes or entries kept for changes */
 

@@ -430,26 +430,39 @@ qdb_prune_for_change(Relation rel, Buffer buf)
 	return prune_for_room(rel, buf, 1);
 }
 
+/* Might a version of this length take what the page has left without entries? */
+static bool
+fits_tightly(const QdbView *view, Size hot_len)
+{
+	return hot_len > 0 &&
+		QdbPageGap(view->page) + QdbPageSpecial(view->page)->cap * sizeof(QdbXact) >= hot_len;
+}
+
 /*
- * For an UPDATE whose new version does not fit: plans a prune, which the caller
- * carries out and puts into its own record.  hot_len: the length of a version
- * that may take what the page has left without entries, or 0.  False: there is
- * nothing to gain.
+ * For an UPDATE whose new version does not fit: could a prune help?  hot_len: the
+ * length of a version that may stay at the cost of entries, or 0.
+ */
+bool
+qdb_prune_may_help_update(QdbView *view, Size hot_len)
+{
+	TransactionId prune_xid = ((PageHeader) view->page)->pd_prune_xid;
+
+	if (QdbPageSpecial(view->page)->overflow != InvalidBlockNumber)
+		return false;
+	return fits_tightly(view, hot_len) ||
+		(TransactionIdIsValid(prune_xid) &&
+		 GlobalVisTestIsRemovableXid(GlobalVisTestFor(view->rel), prune_xid));
+}
+
+/*
+ * Plans that prune, which the caller carries out and puts into its own record.
+ * False: there is nothing to gain.
  */
 bool
 qdb_prune_for_update(QdbPrune *p, QdbView *view, Size hot_len)
 {
-	TransactionId prune_xid = ((PageHeader) view->page)->pd_prune_xid;
-	GlobalVisState *vistest = GlobalVisTestFor(view->rel);
-	bool		tight = hot_len > 0 &&
-	QdbPageGap(view->page) + QdbPageSpecial(view->page)->cap * sizeof(QdbXact) >= hot_len;
-
-	if (QdbPageSpecial(view->page)->overflow != InvalidBlockNumber)
-		return false;
-	if (!tight && (!TransactionIdIsValid(prune_xid) || !GlobalVisTestIsRemovableXid(vistest, prune_xid)))
-		return false;
-	qdb_prune_plan(p, view, GlobalVisTestNonRemovableHorizon(vistest), true);
-	return tight || p->removes;
+	qdb_prune_plan(p, view, GlobalVisTestNonRemovableHorizon(GlobalVisTestFor(view->rel)), true);
+	return p->removes || fits_tightly(view, hot_len);
 }
 
 void

@@ -32,6 +32,7 @@ extern void qdb_prune_plan(QdbPrune *p, QdbView *view, TransactionId horizon, bo
 extern bool qdb_prune_has_work(const QdbPrune *p);
 extern void qdb_prune_apply(QdbPrune *p, Page opage);
 extern void qdb_prune_execute(Relation rel, QdbPrune *p, Buffer buf);
+extern bool qdb_prune_may_help_update(QdbView *view, Size hot_len);
 extern bool qdb_prune_for_update(QdbPrune *p, QdbView *view, Size hot_len);
 extern void qdb_prune_report(Relation rel, const QdbPrune *p);
 extern void qdb_advance_removed(QdbRow *row, TransactionId *xid);

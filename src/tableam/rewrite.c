@@ -109,7 +109,7 @@ static void
 put_row(Rewrite *w, const Fate *fate)
 {
 	TupleDesc	desc = RelationGetDescr(w->new);
-	QdbForm		form;
+	QdbForm		form = {0};
 
 	for (int i = 0; i < desc->natts; i++)
 		if (TupleDescAttr(desc, i)->attisdropped)

@@ -35,12 +35,16 @@ gets_short_header(Form_pg_attribute att, const void *value)
 	return att->attstorage != TYPSTORAGE_PLAIN && VARATT_CAN_MAKE_SHORT(value);
 }
 
-/* Length of the row, and the flags that follow from its values. */
-static Size
-row_size(TupleDesc desc, const Datum *values, const bool *isnull, uint8 *flags)
+/*
+ * Length of the row, and the flags that follow from its values.  *expanded:
+ * some are expanded objects, which have to be made flat before.
+ */
+Size
+qdb_row_size(TupleDesc desc, const Datum *values, const bool *isnull, uint8 *flags, bool *expanded)
 {
 	Size		size = QDB_ROW_HEADER;
 
+	*expanded = false;
 	*flags = desc->natts > 255 ? QDB_R_NATTS16 : 0;
 	for (int i = 0; i < desc->natts; i++)
 	{
@@ -62,6 +66,8 @@ row_size(TupleDesc desc, const Datum *values, const bool *isnull, uint8 *flags)
 			size += strlen(p) + 1;
 		else if (VARATT_IS_EXTERNAL(p))
 		{
+			if (VARATT_IS_EXTERNAL_EXPANDED(p))
+				*expanded = true;
 			size += VARSIZE_EXTERNAL(p);
 			*flags |= QDB_R_EXTERNAL;
 		}
@@ -131,8 +137,9 @@ put_value(uint8 *out, Form_pg_attribute att, Datum value)
 	return out + len;
 }
 
-static void
-fill_row(TupleDesc desc, const Datum *values, const bool *isnull, uint8 flags, uint8 *row)
+/* Writes the row; it has the size that was computed for the same values. */
+void
+qdb_fill_row(TupleDesc desc, const Datum *values, const bool *isnull, uint8 flags, uint8 *row)
 {
 	uint8	   *out = row + QDB_ROW_HEADER;
 	uint8	   *bits = NULL;
@@ -158,59 +165,113 @@ fill_row(TupleDesc desc, const Datum *values, const bool *isnull, uint8 flags, u
 	}
 }
 
-/* Replaces expanded objects: what is stored must be flat. */
-static void
-flatten(TupleDesc desc, Datum *values, const bool *isnull)
+/* A copy of the values in which expanded objects are flat. */
+Datum *
+qdb_flat_values(TupleDesc desc, const Datum *values, const bool *isnull)
 {
+	Datum	   *flat = palloc(sizeof(Datum) * Max(desc->natts, 1));
+
 	for (int i = 0; i < desc->natts; i++)
 	{
 		ExpandedObjectHeader *object;
 		Size		size;
-		void	   *flat;
+		void	   *p;
 
+		flat[i] = values[i];
 		if (isnull[i] || TupleDescAttr(desc, i)->attlen != -1 ||
 			!VARATT_IS_EXTERNAL_EXPANDED(DatumGetPointer(values[i])))
 			continue;
 		object = DatumGetEOHP(values[i]);
 		size = EOH_get_flat_size(object);
-		flat = palloc(size);
-		EOH_flatten_into(object, flat, size);
-		values[i] = PointerGetDatum(flat);
+		p = palloc(size);
+		EOH_flatten_into(object, p, size);
+		flat[i] = PointerGetDatum(p);
 	}
+	return flat;
 }
 
-/* Builds the row of values; form->data is palloc'd. */
+void
+qdb_free_flat(TupleDesc desc, Datum *flat, const Datum *values)
+{
+	for (int i = 0; i < desc->natts; i++)
+		if (flat[i] != values[i])
+			pfree(DatumGetPointer(flat[i]));
+	pfree(flat);
+}
+
+/* Builds the row of values that are flat; form->data is palloc'd. */
 void
 qdb_form_values(TupleDesc desc, Datum *values, bool *isnull, QdbForm *form)
 {
 	uint8		flags;
+	bool		expanded;
 
 	form->values = values;
 	form->isnull = isnull;
-	form->len = row_size(desc, values, isnull, &flags);
+	form->len = qdb_row_size(desc, values, isnull, &flags, &expanded);
+	Assert(!expanded);
 	form->data = palloc(form->len);
-	fill_row(desc, values, isnull, flags, form->data);
+	form->owns_data = true;
+	qdb_fill_row(desc, values, isnull, flags, form->data);
 }
 
-/* The row that a slot's contents make. */
+/*
+ * The row that a slot's contents make.  A slot of this table has built it
+ * already, or does so now, and it is used where it lies; so the slot must not
+ * change while the form is in use.
+ */
 void
 qdb_form_row(Relation rel, TupleTableSlot *slot, QdbForm *form)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 	Datum	   *values;
+	uint8		flags;
+	bool		expanded;
 
+	memset(form, 0, sizeof(*form));
+	form->slot = slot;
+	if (qdb_slot_own_row(slot, desc, &form->data, &form->len))
+		return;
 	slot_getallattrs(slot);
-	values = palloc(sizeof(Datum) * Max(desc->natts, 1));
-	memcpy(values, slot->tts_values, sizeof(Datum) * desc->natts);
-	flatten(desc, values, slot->tts_isnull);
-	qdb_form_values(desc, values, slot->tts_isnull, form);
+	values = slot->tts_values;
+	form->len = qdb_row_size(desc, values, slot->tts_isnull, &flags, &expanded);
+	if (expanded)
+	{
+		values = qdb_flat_values(desc, values, slot->tts_isnull);
+		form->len = qdb_row_size(desc, values, slot->tts_isnull, &flags, &expanded);
+	}
+	form->data = palloc(form->len);
+	form->owns_data = true;
+	qdb_fill_row(desc, values, slot->tts_isnull, flags, form->data);
+	if (values != slot->tts_values)
+		qdb_free_flat(desc, values, slot->tts_values);
+}
+
+/*
+ * The values of a form, for those who need more than its bytes.  They are a
+ * copy that may be changed.
+ */
+void
+qdb_form_need_values(TupleDesc desc, QdbForm *form)
+{
+	Datum	   *values;
+
+	if (form->values != NULL)
+		return;
+	slot_getallattrs(form->slot);
+	values = qdb_flat_values(desc, form->slot->tts_values, form->slot->tts_isnull);
+	form->values = values;
+	form->isnull = form->slot->tts_isnull;
+	form->owns_values = true;
 }
 
 void
 qdb_form_free(QdbForm *form)
 {
-	pfree(form->data);
-	pfree(form->values);
+	if (form->owns_data)
+		pfree(form->data);
+	if (form->owns_values)
+		pfree(form->values);
 }
 
 /*
@@ -218,7 +279,7 @@ qdb_form_free(QdbForm *form)
  * about a heap tuple, whose size is computed only if it comes near.
  */
 bool
-qdb_form_needs_toast(Relation rel, const QdbForm *form)
+qdb_form_needs_toast(Relation rel, QdbForm *form)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 	Size		len;
@@ -229,6 +290,7 @@ qdb_form_needs_toast(Relation rel, const QdbForm *form)
 		return true;
 	if (form->len + desc->natts * (MAXIMUM_ALIGNOF - 1) + 32 <= TOAST_TUPLE_THRESHOLD)
 		return false;
+	qdb_form_need_values(desc, form);
 	len = SizeofHeapTupleHeader;
 	if (form->data[QDB_ROW_FLAGS] & QDB_R_HASNULL)
 		len += BITMAPLEN(desc->natts);

@@ -13,12 +13,16 @@
 #include "tableam/internal.h"
 
 #include "access/sysattr.h"
-#include "utils/expandeddatum.h"
+#include "port/pg_bitutils.h"
+
+/* Memory that is kept for the next row, of a size that most have. */
+#define KEPT_SIZE	(2 * BLCKSZ)
 
 typedef struct QdbSlot
 {
 	TupleTableSlot base;
 	bool		has_row;		/* else tts_values are all there is */
+	bool		built;			/* ... of values: it has all columns */
 	QdbCursor	cursor;
 	uint8	   *row;
 	Size		row_size;		/* allocated */
@@ -26,7 +30,6 @@ typedef struct QdbSlot
 	char	   *scratch;
 	Size		scratch_size;
 	Size		scratch_used;
-	char	   *data;			/* values of a materialized virtual row */
 	bool		has_system;
 	TransactionId xmin;
 	TransactionId xmax;
@@ -44,16 +47,22 @@ slot_clear(TupleTableSlot *slot)
 {
 	QdbSlot    *s = (QdbSlot *) slot;
 
-	if (s->data != NULL)
+	if (s->row_size > KEPT_SIZE)
 	{
-		pfree(s->data);
-		s->data = NULL;
+		pfree(s->row);
+		s->row = NULL;
+		s->row_size = 0;
 	}
-	s->has_row = s->has_system = false;
+	if (s->scratch_size > KEPT_SIZE)
+	{
+		pfree(s->scratch);
+		s->scratch = NULL;
+		s->scratch_size = 0;
+	}
+	s->has_row = s->has_system = s->built = false;
 	s->scratch_used = 0;
 	slot->tts_nvalid = 0;
 	slot->tts_flags |= TTS_FLAG_EMPTY;
-	slot->tts_flags &= ~TTS_FLAG_SHOULDFREE;
 	ItemPointerSetInvalid(&slot->tts_tid);
 }
 
@@ -151,87 +160,83 @@ slot_getsystem(TupleTableSlot *slot, int attnum, bool *isnull)
 	return (Datum) 0;
 }
 
-/*
- * A row is our own copy already.  Values that someone else put into the slot
- * are copied into one piece of memory.
- */
+/* Makes the slot's memory large enough for a row. */
 static void
-slot_materialize(TupleTableSlot *slot)
+make_room(QdbSlot *s, Size len)
 {
-	QdbSlot    *s = (QdbSlot *) slot;
-	TupleDesc	desc = slot->tts_tupleDescriptor;
-	Size		total = 0;
-	char	   *out;
+	Size		size;
 
-	if (s->has_row || s->data != NULL || TTS_EMPTY(slot))
+	if (s->row_size >= len)
 		return;
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-
-		if (slot->tts_isnull[i] || att->attbyval)
-			continue;
-		if (att->attlen == -1 && VARATT_IS_EXTERNAL_EXPANDED(DatumGetPointer(slot->tts_values[i])))
-			total += MAXALIGN(EOH_get_flat_size(DatumGetEOHP(slot->tts_values[i])));
-		else
-			total += MAXALIGN(att_addlength_datum(0, att->attlen, slot->tts_values[i]));
-	}
-	if (total == 0)
-		return;
-	s->data = out = MemoryContextAlloc(slot->tts_mcxt, total);
-	slot->tts_flags |= TTS_FLAG_SHOULDFREE;
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-		Size		len;
-
-		if (slot->tts_isnull[i] || att->attbyval)
-			continue;
-		if (att->attlen == -1 && VARATT_IS_EXTERNAL_EXPANDED(DatumGetPointer(slot->tts_values[i])))
-		{
-			ExpandedObjectHeader *object = DatumGetEOHP(slot->tts_values[i]);
-
-			len = EOH_get_flat_size(object);
-			EOH_flatten_into(object, out, len);
-		}
-		else
-		{
-			len = att_addlength_datum(0, att->attlen, slot->tts_values[i]);
-			memcpy(out, DatumGetPointer(slot->tts_values[i]), len);
-		}
-		slot->tts_values[i] = PointerGetDatum(out);
-		out += MAXALIGN(len);
-	}
+	size = len > KEPT_SIZE ? len : pg_nextpower2_size_t(Max(len, 256));
+	if (s->row != NULL)
+		pfree(s->row);
+	s->row = NULL;
+	s->row_size = 0;
+	s->row = MemoryContextAlloc(s->base.tts_mcxt, size);
+	s->row_size = size;
 }
 
+/* The row of the slot is there now. */
 static void
-take_row(QdbSlot *s, const uint8 *row, Size len)
+have_row(QdbSlot *s, Size len, bool built)
 {
-	if (s->row_size < len)
-	{
-		Size		size = Max(len, 1024);
-
-		if (s->row != NULL)
-			pfree(s->row);
-		s->row = NULL;
-		s->row_size = 0;
-		s->row = MemoryContextAlloc(s->base.tts_mcxt, size);
-		s->row_size = size;
-	}
-	memcpy(s->row, row, len);
 	s->row_len = len;
 	s->has_row = true;
+	s->built = built;
 	s->scratch_used = 0;
 	qdb_cursor_init(&s->cursor, s->base.tts_tupleDescriptor, s->row, len);
 	s->base.tts_nvalid = 0;
 	s->base.tts_flags &= ~TTS_FLAG_EMPTY;
 }
 
+/*
+ * Builds the row of values that lie elsewhere.  It is what the table's page will
+ * get, and columns are taken out of it as out of one that was read.
+ */
+static void
+build_row(QdbSlot *s, const Datum *values, const bool *isnull)
+{
+	TupleDesc	desc = s->base.tts_tupleDescriptor;
+	Datum	   *flat = NULL;
+	uint8		flags;
+	bool		expanded;
+	Size		len = qdb_row_size(desc, values, isnull, &flags, &expanded);
+
+	if (expanded)
+	{
+		flat = qdb_flat_values(desc, values, isnull);
+		len = qdb_row_size(desc, flat, isnull, &flags, &expanded);
+	}
+	make_room(s, len);
+	qdb_fill_row(desc, flat ? flat : values, isnull, flags, s->row);
+	if (flat != NULL)
+		qdb_free_flat(desc, flat, values);
+	have_row(s, len, true);
+}
+
+/* Values that someone else put into the slot become a row, which is our own copy. */
+static void
+slot_materialize(TupleTableSlot *slot)
+{
+	QdbSlot    *s = (QdbSlot *) slot;
+
+	if (!s->has_row && !TTS_EMPTY(slot))
+		build_row(s, slot->tts_values, slot->tts_isnull);
+}
+
+static void
+take_row(QdbSlot *s, const uint8 *row, Size len)
+{
+	make_room(s, len);
+	memcpy(s->row, row, len);
+	have_row(s, len, false);
+}
+
 static void
 slot_copyslot(TupleTableSlot *dst, TupleTableSlot *src)
 {
 	QdbSlot    *d = (QdbSlot *) dst;
-	TupleDesc	desc = dst->tts_tupleDescriptor;
 
 	slot_clear(dst);
 	if (QDB_IS_SLOT(src) && ((QdbSlot *) src)->has_row)
@@ -239,14 +244,7 @@ slot_copyslot(TupleTableSlot *dst, TupleTableSlot *src)
 	else
 	{
 		slot_getallattrs(src);
-		for (int i = 0; i < desc->natts; i++)
-		{
-			dst->tts_values[i] = src->tts_values[i];
-			dst->tts_isnull[i] = src->tts_isnull[i];
-		}
-		dst->tts_nvalid = desc->natts;
-		dst->tts_flags &= ~TTS_FLAG_EMPTY;
-		slot_materialize(dst);
+		build_row(d, src->tts_values, src->tts_isnull);
 	}
 	if (QDB_IS_SLOT(src))
 	{
@@ -306,6 +304,48 @@ const TupleTableSlotOps qdb_slot_ops = {
 	.copy_minimal_tuple = slot_copy_minimal_tuple,
 };
 
+/* Would the same values make the same bytes in both?  Not asked of dropped columns. */
+static bool
+same_layout(TupleDesc a, TupleDesc b)
+{
+	if (a->natts != b->natts)
+		return false;
+	for (int i = 0; i < a->natts; i++)
+	{
+		Form_pg_attribute x = TupleDescAttr(a, i);
+		Form_pg_attribute y = TupleDescAttr(b, i);
+
+		if (x->attlen != y->attlen || x->attbyval != y->attbyval ||
+			(x->attstorage == TYPSTORAGE_PLAIN) != (y->attstorage == TYPSTORAGE_PLAIN) ||
+			x->attisdropped || y->attisdropped)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * The row that a slot has, or now builds of its values, if a table with this
+ * descriptor can have it as it is.  It stays the slot's, but who puts it on a page
+ * may change what its header says about transactions.
+ */
+bool
+qdb_slot_own_row(TupleTableSlot *slot, TupleDesc desc, uint8 **row, Size *len)
+{
+	QdbSlot    *s = (QdbSlot *) slot;
+
+	if (!QDB_IS_SLOT(slot) || TTS_EMPTY(slot))
+		return false;
+	if (((s->has_row && !s->built) || slot->tts_tupleDescriptor != desc) &&
+		!same_layout(slot->tts_tupleDescriptor, desc))
+		return false;
+	slot_materialize(slot);
+	*row = s->row;
+	*len = s->row_len;
+
+	/* One that was read may be older than some columns. */
+	return QdbRowNatts(s->row) == desc->natts;
+}
+
 /*
  * Stores a row.  Its page is locked, or a private copy: nothing of it is needed
  * afterwards.  A slot of another kind gets the values only.
@@ -317,8 +357,6 @@ qdb_slot_store(TupleTableSlot *slot, QdbRow *r)
 
 	if (!QDB_IS_SLOT(slot))
 		elog(ERROR, "slot is not of access method quantadb");
-	if (s->data != NULL)
-		slot_clear(slot);
 	take_row(s, r->data, r->len);
 	ItemPointerSet(&slot->tts_tid, r->view->blk, r->off);
 	slot->tts_tableOid = RelationGetRelid(r->view->rel);

@@ -73,6 +73,7 @@ qdb_toast_form(Relation rel, QdbForm *form, const uint8 *old, Size old_len, int 
 	Size		hoff = SizeofHeapTupleHeader;
 	int			natts = desc->natts;
 
+	qdb_form_need_values(desc, form);
 	ttc.ttc_rel = rel;
 	ttc.ttc_values = form->values;
 	ttc.ttc_isnull = form->isnull;
@@ -97,7 +98,8 @@ qdb_toast_form(Relation rel, QdbForm *form, const uint8 *old, Size old_len, int 
 				TOAST_TUPLE_TARGET_MAIN - hoff, options);
 	if (ttc.ttc_flags & TOAST_NEEDS_CHANGE)
 	{
-		pfree(form->data);
+		if (form->owns_data)
+			pfree(form->data);
 		qdb_form_values(desc, form->values, form->isnull, form);
 	}
 	toast_tuple_cleanup(&ttc);

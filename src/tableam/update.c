@@ -113,7 +113,7 @@ static bool
 plan_new_xx(QdbUpdate *u, BlockNumber blk)
 {
 	QdbChange  *c = &u->c;
-	QdbAlloc	before = u->a;
+	QdbAllocMark before = QdbAllocGetMark(&u->a);
 	QdbXact		want;
 	BlockNumber own;
 
@@ -125,7 +125,7 @@ plan_new_xx(QdbUpdate *u, BlockNumber blk)
 	u->new_xx.idx = qdb_alloc_entry(&u->a, &want, QDB_SHARE_EXACT, 0, &u->new_xx.fresh);
 	if (u->new_xx.idx > 0 && u->a.used <= u->a.avail)
 		return true;
-	u->a = before;
+	QdbAllocReset(&u->a, before);
 
 	/* The page is full with the row alone. */
 	own = u->a.empty ? InvalidBlockNumber : QdbPageSpecial(u->a.page)->overflow;
@@ -213,13 +213,18 @@ static bool
 plan_with_prune(QdbUpdate *u)
 {
 	QdbChange  *c = &u->c;
-	QdbPrune   *prune = palloc(sizeof(QdbPrune));
-	char	   *copy = palloc(BLCKSZ);
+	Size		hot_len = u->hot_possible ? u->form.len : 0;
 	QdbView		real = c->view;
 	QdbRow		row = c->row;
 	bool		planned = false;
+	QdbPrune   *prune;
+	char	   *copy;
 
-	if (qdb_prune_for_update(prune, &real, u->hot_possible ? u->form.len : 0))
+	if (!qdb_prune_may_help_update(&real, hot_len))
+		return false;
+	prune = palloc(sizeof(QdbPrune));
+	copy = palloc(BLCKSZ);
+	if (qdb_prune_for_update(prune, &real, hot_len))
 	{
 		planned = prune->removes && plan_on_copy(u, &real, prune, (Page) copy, QDB_RESERVE);
 		if (!planned && u->hot_possible)
@@ -281,6 +286,7 @@ plan_target_page(QdbUpdate *u)
 	BlockNumber blk = RelationGetTargetBlock(c->rel);
 	Size		want = u->form.len + RelationGetTargetPageFreeSpace(c->rel, HEAP_DEFAULT_FILLFACTOR) +
 	sizeof(QdbXact);
+	Size		room;
 	Buffer		buf;
 
 	if (blk == InvalidBlockNumber || blk == c->blk)
@@ -293,7 +299,7 @@ plan_target_page(QdbUpdate *u)
 		Page		page = BufferGetPage(buf);
 
 		u->newbuf = buf;
-		if (!PageIsNew(page) && !PageIsAllVisible(page) && qdb_page_room(page) >= want &&
+		if (!PageIsNew(page) && !PageIsAllVisible(page) && qdb_page_has_room(page, want, &room) &&
 			plan_two_pages(u))
 			return true;
 		LockBuffer(buf, BUFFER_LOCK_UNLOCK);
@@ -404,10 +410,8 @@ apply(QdbUpdate *u)
 	bool		vm_cleared;
 	bool		old_vm_cleared = false;
 
-	row[QDB_ROW_FLAGS] &= QDB_R_HASNULL | QDB_R_EXTERNAL | QDB_R_NATTS16;
+	QdbFormSetInserter(&u->form, u->new_xi.idx);
 	row[QDB_ROW_FLAGS] |= QDB_R_UPDATED | (u->hot ? QDB_R_HEAP_ONLY : 0);
-	row[QDB_ROW_XI] = u->new_xi.idx;
-	row[QDB_ROW_XX] = 0;
 
 	START_CRIT_SECTION();
 

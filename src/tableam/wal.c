@@ -14,26 +14,9 @@
 #include "base/base.h"
 
 void
-qdb_rec_write1(QdbRecWriter *w, uint8 v)
+qdb_rec_too_long(void)
 {
-	if (w->end - w->p < 1)
-		elog(PANIC, "quantadb WAL record is too long");
-	*w->p++ = v;
-}
-
-void
-qdb_rec_write_bytes(QdbRecWriter *w, const void *p, Size len)
-{
-	if (w->end - w->p < len)
-		elog(PANIC, "quantadb WAL record is too long");
-	memcpy(w->p, p, len);
-	w->p += len;
-}
-
-void
-qdb_rec_write2(QdbRecWriter *w, uint16 v)
-{
-	qdb_rec_write_bytes(w, &v, sizeof(v));
+	elog(PANIC, "quantadb WAL record is too long");
 }
 
 const char *

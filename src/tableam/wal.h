@@ -115,9 +115,7 @@ typedef struct QdbRecReader
 } QdbRecReader;
 
 /* ---- wal.c ---- */
-extern void qdb_rec_write1(QdbRecWriter *w, uint8 v);
-extern void qdb_rec_write2(QdbRecWriter *w, uint16 v);
-extern void qdb_rec_write_bytes(QdbRecWriter *w, const void *p, Size len);
+extern void qdb_rec_too_long(void) pg_attribute_noreturn();
 extern void qdb_rec_write_entry(QdbRecWriter *w, const QdbEntry *e, const QdbXact *def);
 extern void qdb_rec_write_prune(QdbRecWriter *w, const QdbPruneList *list);
 extern uint8 qdb_rec_read1(QdbRecReader *r);
@@ -139,6 +137,27 @@ QdbRecWriterInit(QdbRecWriter *w, char *buf, Size size)
 {
 	w->p = w->start = buf;
 	w->end = buf + size;
+}
+
+static inline void
+qdb_rec_write_bytes(QdbRecWriter *w, const void *p, Size len)
+{
+	if (unlikely(w->end - w->p < len))
+		qdb_rec_too_long();
+	memcpy(w->p, p, len);
+	w->p += len;
+}
+
+static inline void
+qdb_rec_write1(QdbRecWriter *w, uint8 v)
+{
+	qdb_rec_write_bytes(w, &v, sizeof(v));
+}
+
+static inline void
+qdb_rec_write2(QdbRecWriter *w, uint16 v)
+{
+	qdb_rec_write_bytes(w, &v, sizeof(v));
 }
 
 static inline void

@@ -54,6 +54,41 @@ for my $sql ('VACUUM a', 'VACUUM FULL a', 'CLUSTER a USING a_k', 'ALTER TABLE a 
 }
 is(QuantaTable::problems($p, 'a'), '', 'the table is sound after all of it');
 
+# ---- values of every kind, from everywhere a row may come from ----
+my $dir = value('SHOW data_directory');
+for my $kind ([ heap => 'twin_heap' ], [ $QuantaTable::am => 'twin' ])
+{
+	my ($am, $table) = @$kind;
+	$p->do("CREATE TABLE $table (id int, s smallint, a int[], t text, b bytea, n numeric, c \"char\", d float8,
+		g int GENERATED ALWAYS AS (id * 2) STORED, z text DEFAULT 'z', UNIQUE (id)) USING $am");
+	$p->do("ALTER TABLE $table ALTER b SET STORAGE EXTERNAL, ALTER t SET STORAGE PLAIN");
+	$p->do("CREATE FUNCTION mark_$table() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.z := NEW.z || TG_OP; RETURN NEW; END'");
+	# An array that a variable holds is not flat when it comes.
+	$p->do("DO \$\$DECLARE v int[] := '{}'; w bytea := ''; BEGIN FOR i IN 1..200 LOOP v := v || i; w := w || sha256(i::text::bytea);
+		INSERT INTO $table (id, s, a, t, b, n, c, d) VALUES (i, nullif(i % 7, 0), v, repeat('t', i), w, i / 3.0, 'c', nullif(i % 5, 0)); END LOOP; END\$\$");
+	$p->do("COPY (SELECT i, i % 9, ARRAY[i, NULL, 3], left(md5(i::text), i % 32), CASE WHEN i % 50 = 0 THEN decode(repeat(md5(i::text), 3000), 'hex') END,
+		10 ^ (i % 40), 'x', i / 7.0 FROM generate_series(1001, 2500) i) TO '$dir/$table.copy'");
+	$p->do("COPY $table (id, s, a, t, b, n, c, d) FROM '$dir/$table.copy'");
+	$p->do("ALTER TABLE $table ADD y text DEFAULT 'added'");
+	$p->do("INSERT INTO $table (id, a, b, t, y) SELECT id + 10000, a, b, t, y FROM $table");
+	$p->do("CREATE TRIGGER mark BEFORE INSERT OR UPDATE ON $table FOR EACH ROW EXECUTE FUNCTION mark_$table()");
+	$p->do("ALTER TABLE $table DROP s");
+	$p->do("UPDATE $table SET d = d + 1, t = t || 'u' WHERE id % 3 = 0");
+	$p->do("UPDATE $table SET id = -id, b = NULL WHERE id % 10 = 0");
+	$p->do("INSERT INTO $table (id, t) SELECT i, 'c' FROM generate_series(1, 300) i ON CONFLICT (id) DO UPDATE SET t = EXCLUDED.t || $table.t, a = NULL");
+	$p->do("CREATE TABLE ${table}_like (LIKE $table INCLUDING ALL) USING $am");
+	$p->do("INSERT INTO ${table}_like (id, a, t, b, n, c, d, z, y) SELECT id, a, t, b, n, c, d, z, y FROM $table");
+	$p->do("CREATE TABLE ${table}_as USING $am AS SELECT * FROM $table ORDER BY id");
+	$p->do("CREATE TABLE ${table}_whole (LIKE ${table}_as) USING $am");
+	$p->do("INSERT INTO ${table}_whole SELECT * FROM ${table}_as");
+}
+for my $suffix ('', '_like', '_as', '_whole')
+{
+	my $sum = sub { value("SELECT count(*) || md5(string_agg(md5(t::text), '' ORDER BY id)) FROM $_[0] t") };
+	is($sum->("twin$suffix"), $sum->("twin_heap$suffix"), "all values of twin$suffix are those of heap");
+	is(QuantaTable::problems($p, "twin$suffix"), '', 'and the table is sound');
+}
+
 if (!$quanta)
 {
 	done_testing();
