@@ -18,7 +18,7 @@ qdb_change_refresh(QdbChange *c)
 {
 	qdb_view_done(&c->view);
 	qdb_view_init(&c->view, c->rel, c->buf);
-	c->have_refs = false;
+	c->have_refs = c->full = false;
 	return qdb_view_row(&c->view, c->off, &c->row);
 }
 
@@ -220,6 +220,11 @@ qdb_change_make_room(QdbChange *c, int entries)
 	 * What is wanted may find an entry to share; then this asks for more than
 	 * is needed.
 	 */
+	if (fits && entries == 1 && QdbRowXX(c->row.data) == 0 && qdb_page_is_crowded(c->view.page))
+	{
+		c->full = true;
+		fits = false;
+	}
 	QdbXactInit(&any, InvalidTransactionId, 0, 0);
 	qdb_change_alloc_init(c, &a, 0);
 	for (int i = 0; i < entries && fits; i++)
@@ -313,7 +318,7 @@ qdb_try_plan_xx(QdbChange *c, QdbAlloc *a, const QdbXact *want, QdbEntry *e)
 
 	memset(e, 0, sizeof(*e));
 	e->x = *want;
-	if (!overflows)
+	if (!overflows && !(c->full && c->olocked))
 	{
 		QdbAllocMark before = QdbAllocGetMark(a);
 

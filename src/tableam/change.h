@@ -43,8 +43,10 @@ typedef struct QdbChange
 	bool		locker_remains;
 	QdbView		view;
 	QdbRow		row;
-	bool		have_refs;		/* while the page stays locked */
-	uint8		refs[QDB_REFS];
+	bool		full;			/* no entry, and an overflow page, while the
+								 * page stays locked */
+	bool		have_refs;		/* ... */
+	uint16		refs[QDB_REFS];
 } QdbChange;
 
 /* ---- change.c ---- */

@@ -106,7 +106,7 @@ insert_row(Relation rel, QdbForm *form, CommandId cid, int options, BulkInsertSt
 	qdb_alloc_init(&alloc, page, form->len);
 	if (!(options & HEAP_INSERT_FROZEN))
 	{
-		e.idx = qdb_alloc_entry(&alloc, &e.x, token ? QDB_SHARE_NONE : QDB_SHARE_INSERT, 0, &e.fresh);
+		e.idx = qdb_alloc_entry(&alloc, &e.x, token ? QDB_SHARE_NONE : qdb_inserter_share(xid), 0, &e.fresh);
 		if (e.idx == 0)
 			elog(ERROR, "no entry for the row on page %u", BufferGetBlockNumber(buf));
 	}
@@ -203,7 +203,7 @@ plan_multi(MultiPlan *plan, Page page, QdbForm *forms, int nforms, Size save, bo
 	QdbXactInit(&plan->e.x, xid, cid, QDB_X_PLAIN);
 	qdb_alloc_init(a, page, forms[0].len);
 	if (!frozen)
-		plan->e.idx = qdb_alloc_entry(a, &plan->e.x, QDB_SHARE_INSERT, 0, &plan->e.fresh);
+		plan->e.idx = qdb_alloc_entry(a, &plan->e.x, qdb_inserter_share(xid), 0, &plan->e.fresh);
 	if ((!frozen && plan->e.idx == 0) || !qdb_alloc_fits(a, 0))
 		elog(ERROR, "no room for the row");
 	if (a->empty || a->cap != a->old_cap)

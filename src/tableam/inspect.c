@@ -156,7 +156,7 @@ quantadb_page_transactions(PG_FUNCTION_ARGS)
 	Relation	rel = qdb_inspect_open(PG_GETARG_OID(0));
 	PGAlignedBlock copy;
 	Page		page = (Page) copy.data;
-	uint8		refs[QDB_REFS];
+	uint16		refs[QDB_REFS];
 
 	copy_block(rel, PG_GETARG_INT64(1), &copy);
 	InitMaterializedSRF(fcinfo, 0);

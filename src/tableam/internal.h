@@ -32,6 +32,7 @@
 typedef enum QdbShare
 {
 	QDB_SHARE_NONE,
+	QDB_SHARE_FIRST,			/* an insertion by who has inserted nothing */
 	QDB_SHARE_INSERT,			/* same transaction and command */
 	QDB_SHARE_EXACT				/* and the same meaning as xmax */
 } QdbShare;
@@ -50,7 +51,7 @@ typedef struct QdbAlloc
 	int			ntaken;
 	uint8		taken[4];
 	bool		have_refs;
-	uint8		refs[QDB_REFS]; /* nothing, unless have_refs */
+	uint16		refs[QDB_REFS]; /* nothing, unless have_refs */
 } QdbAlloc;
 
 /* What a request adds to a plan, to take it back. */
@@ -97,7 +98,7 @@ extern void qdb_overflow_init(Page page);
 extern void qdb_page_grow(Page page, int cap);
 extern OffsetNumber qdb_page_next_offset(Page page);
 extern void qdb_page_put_row(Page page, OffsetNumber off, const uint8 *row, Size len);
-extern void qdb_page_refs(Page page, uint8 *refs);
+extern void qdb_page_refs(Page page, uint16 *refs);
 extern Size qdb_page_room(Page page);
 extern bool qdb_page_has_room(Page page, Size want, Size *room);
 extern int	qdb_page_natts_before(Page page, OffsetNumber off);
@@ -106,6 +107,8 @@ extern void qdb_page_prune(Page page, const QdbPruneList *list);
 extern void qdb_page_check(Relation rel, BlockNumber blk, Page page);
 extern void qdb_alloc_init(QdbAlloc *a, Page page, Size row_len);
 extern int	qdb_alloc_entry(QdbAlloc *a, const QdbXact *want, QdbShare share, int mine, bool *fresh);
+extern QdbShare qdb_inserter_share(TransactionId xid);
+extern bool qdb_page_is_crowded(Page page);
 extern bool qdb_alloc_fits(QdbAlloc *a, Size reserve);
 extern void qdb_alloc_apply(const QdbAlloc *a);
 

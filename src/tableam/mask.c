@@ -23,7 +23,7 @@ void
 qdb_table_mask(char *pagedata, BlockNumber blkno)
 {
 	Page		page = (Page) pagedata;
-	uint8		refs[QDB_REFS];
+	uint16		refs[QDB_REFS];
 
 	mask_page_lsn_and_checksum(page);
 	mask_page_hint_bits(page);

@@ -130,25 +130,25 @@ qdb_page_natts_before(Page page, OffsetNumber off)
 }
 
 /*
- * Which entries do rows name?  refs has an element for each number that a row may
- * have: 0, 1, or 2 for more.
+ * How many rows name each entry?  refs has an element for each number that a row
+ * may have.
  */
 void
-qdb_page_refs(Page page, uint8 *refs)
+qdb_page_refs(Page page, uint16 *refs)
 {
 	OffsetNumber max = PageGetMaxOffsetNumber(page);
 
-	memset(refs, 0, QDB_REFS);
+	memset(refs, 0, QDB_REFS * sizeof(uint16));
 	for (OffsetNumber off = FirstOffsetNumber; off <= max; off++)
 	{
-		uint8	   *row;
+		const ItemIdData lp = *PageGetItemId(page, off);
+		const uint8 *row = (uint8 *) page + lp.lp_off;
 
-		if (!ItemIdIsNormal(PageGetItemId(page, off)))
+		if (lp.lp_flags != LP_NORMAL)
 			continue;
-		row = QdbPageRow(page, off);
-		refs[row[QDB_ROW_XI]] += refs[row[QDB_ROW_XI]] < 2;
+		refs[row[QDB_ROW_XI]]++;
 		if (!(row[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW))
-			refs[row[QDB_ROW_XX]] += refs[row[QDB_ROW_XX]] < 2;
+			refs[row[QDB_ROW_XX]]++;
 	}
 }
 
@@ -171,13 +171,24 @@ count_zero_entries(Page page)
 static bool
 has_free_entry(Page page)
 {
-	uint8		refs[QDB_REFS];
+	uint16		refs[QDB_REFS];
 
 	qdb_page_refs(page, refs);
 	for (int i = 1; i <= QdbPageSpecial(page)->cap; i++)
 		if (refs[i] == 0)
 			return true;
 	return false;
+}
+
+/*
+ * Entries go to an overflow page by now, and this one has no room for more.  Those
+ * that no row names any more wait for the next prune.
+ */
+bool
+qdb_page_is_crowded(Page page)
+{
+	return QdbPageSpecial(page)->overflow != InvalidBlockNumber &&
+		QdbPageGap(page) < sizeof(QdbXact) && count_zero_entries(page) == 0;
 }
 
 /* What a row may not take: its line pointer, its inserter's entry, the reserve. */
@@ -284,7 +295,11 @@ may_share(const QdbXact *have, const QdbXact *want, QdbShare share)
 static int
 find_free_entry(QdbAlloc *a, int first, bool sparse)
 {
-	for (int i = first; i <= a->old_cap; i++)
+	/* The table grows by a few, which are at its end then. */
+	for (int i = Max(first, a->old_cap - 3); i <= a->old_cap; i++)
+		if (entry_is_zero(QdbPageXact(a->page, i)) && !is_taken(a, i))
+			return i;
+	for (int i = first; i <= a->old_cap - 4; i++)
 		if (entry_is_zero(QdbPageXact(a->page, i)) && !is_taken(a, i))
 			return i;
 	if (a->old_cap > 0 &&
@@ -307,6 +322,21 @@ find_free_entry(QdbAlloc *a, int first, bool sparse)
 }
 
 /*
+ * Who inserts again looks for the entry of the time before; others need not look.
+ * To be wrong costs an entry only.
+ */
+QdbShare
+qdb_inserter_share(TransactionId xid)
+{
+	static TransactionId last = InvalidTransactionId;
+
+	if (xid == last)
+		return QDB_SHARE_INSERT;
+	last = xid;
+	return QDB_SHARE_FIRST;
+}
+
+/*
  * Number of an entry for what is wanted, or 0 if the page has no room for it.
  * *fresh: it must be written.  mine: an entry that only the row itself names
  * may be overwritten, 0 if there is none.
@@ -314,11 +344,12 @@ find_free_entry(QdbAlloc *a, int first, bool sparse)
 int
 qdb_alloc_entry(QdbAlloc *a, const QdbXact *want, QdbShare share, int mine, bool *fresh)
 {
+	bool		sparse = share == QDB_SHARE_FIRST || share == QDB_SHARE_INSERT;
 	int			first = 1;
 	int			i;
 
 	*fresh = false;
-	if (share != QDB_SHARE_NONE)
+	if (share > QDB_SHARE_FIRST)
 	{
 		first = a->old_cap + 1;
 		for (i = 1; i <= a->old_cap; i++)
@@ -340,7 +371,7 @@ qdb_alloc_entry(QdbAlloc *a, const QdbXact *want, QdbShare share, int mine, bool
 		i = a->refs[mine] == 1 ? mine : find_free_entry(a, first, false);
 	}
 	else
-		i = find_free_entry(a, first, share == QDB_SHARE_INSERT);
+		i = find_free_entry(a, first, sparse);
 	if (i > 0)
 	{
 		Assert(a->ntaken < lengthof(a->taken));

@@ -146,7 +146,7 @@ plan_inserter(QdbUpdate *u)
 	memset(&u->new_xi, 0, sizeof(u->new_xi));
 	QdbXactInit(&want, u->c.xid, u->c.cid, QDB_X_PLAIN);
 	u->new_xi.x = want;
-	u->new_xi.idx = qdb_alloc_entry(&u->a, &want, QDB_SHARE_INSERT, 0, &u->new_xi.fresh);
+	u->new_xi.idx = qdb_alloc_entry(&u->a, &want, qdb_inserter_share(u->c.xid), 0, &u->new_xi.fresh);
 	return u->new_xi.idx > 0;
 }
 
