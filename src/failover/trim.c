@@ -459,6 +459,11 @@ qdb_match_history(const QdbState *state, const QdbEndOfWal *end, char *why)
 	if (!save_or_give_up(&trim, why))
 		return -1;
 
+	/* What an earlier epoch began here may go now. */
+	SpinLockAcquire(&qdb_shared->mutex);
+	qdb_shared->begun_timeline = 0;
+	SpinLockRelease(&qdb_shared->mutex);
+
 	/*
 	 * I3: what startup could read past the fork goes before anything is
 	 * received.
