@@ -60,6 +60,12 @@ qdb_archive_file_parse(const char *name, uint64_t segment_size, QdbArchiveFile *
 	return true;
 }
 
+bool
+qdb_archive_asks_history(const QdbState *state, const QdbArchiveFile * file)
+{
+	return state->ngrants == QDB_MAX_GRANTS && file->timeline < state->grants[0].timeline;
+}
+
 QdbArchiveVerdict
 qdb_judge_archive(const QdbState *state, const QdbArchiveView * view, const QdbArchiveFile * file)
 {
@@ -68,10 +74,14 @@ qdb_judge_archive(const QdbState *state, const QdbArchiveView * view, const QdbA
 
 	if (view->open_epoch == 0 || grant == NULL || grant->epoch != view->open_epoch)
 		return QDB_ARCHIVE_WAIT;
+	if (qdb_archive_asks_history(state, file))
+		limit = file->history_end;
 	/* From before there was a cluster. */
-	if (file->timeline < state->grants[0].timeline)
+	else if (file->timeline < state->grants[0].timeline)
 		return QDB_ARCHIVE_NOW;
-	if (!qdb_history_limit(state, grant, file->timeline, &limit))
+	else if (!qdb_history_limit(state, grant, file->timeline, &limit))
+		limit = 0;
+	if (limit == 0)
 		return QDB_ARCHIVE_NEVER;
 	switch (file->kind)
 	{

@@ -29,6 +29,9 @@ typedef struct QdbArchiveFile
 	uint32_t	timeline;
 	uint64_t	begin;			/* LSNs; of segments and labels */
 	uint64_t	end;
+	uint64_t	history_end;	/* of its timeline in this server's own
+								 * history, 0: not in it; where
+								 * qdb_archive_asks_history */
 }			QdbArchiveFile;
 
 typedef struct QdbArchiveView
@@ -49,6 +52,13 @@ typedef enum QdbArchiveVerdict
 
 /* Reads a name as in pg_wal/archive_status; false: nothing that is archived. */
 extern bool qdb_archive_file_parse(const char *name, uint64_t segment_size, QdbArchiveFile * file);
+
+/*
+ * The state keeps the newest grants only.  When it may have dropped some, a timeline that is
+ * older than all of them need not be from before the cluster: the server's own history says
+ * how far it counts, or that it leads nowhere.
+ */
+extern bool qdb_archive_asks_history(const QdbState *state, const QdbArchiveFile * file);
 
 extern QdbArchiveVerdict qdb_judge_archive(const QdbState *state, const QdbArchiveView * view,
 										   const QdbArchiveFile * file);

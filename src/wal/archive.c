@@ -29,6 +29,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "access/timeline.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogarchive.h"
@@ -148,6 +149,25 @@ note_segment(const char *name, const QdbArchiveFile * file)
 	publish(oldest.begin, 0);
 }
 
+/* The verdict; reads the server's own history where the state does not reach back. */
+static QdbArchiveVerdict
+judge_file(const QdbState *state, const QdbArchiveView * view, const QdbArchiveFile * file)
+{
+	QdbArchiveFile known = *file;
+	const QdbGrant *grant = qdb_current_grant(state);
+
+	if (grant != NULL && qdb_archive_asks_history(state, file))
+	{
+		List	   *history = readTimeLineHistory(grant->timeline);
+		TimeLineID	next_timeline;
+
+		if (tliInHistory(file->timeline, history))
+			known.history_end = tliSwitchPoint(file->timeline, history, &next_timeline);
+		list_free_deep(history);
+	}
+	return qdb_judge_archive(state, view, &known);
+}
+
 /* ---- a new primary ---- */
 
 typedef struct CatchUp
@@ -165,7 +185,7 @@ mark_ready(const char *name, const QdbArchiveFile * file, void *arg)
 	CatchUp    *catch_up = arg;
 	char		path[MAXPGPATH];
 
-	if (qdb_judge_archive(catch_up->state, catch_up->view, file) != QDB_ARCHIVE_NOW)
+	if (judge_file(catch_up->state, catch_up->view, file) != QDB_ARCHIVE_NOW)
 		return;
 	if (file->kind == QDB_ARCHIVE_SEGMENT)
 		catch_up->first = Min(catch_up->first, file->begin);
@@ -286,7 +306,7 @@ judge(const QdbArchiveFile * file, QdbArchiveView * view, QdbState **state)
 		MemoryContextReset(context);
 		*state = qdb_copy_state();
 		read_view(view);
-		verdict = qdb_judge_archive(*state, view, file);
+		verdict = judge_file(*state, view, file);
 	}
 	return verdict;
 }

@@ -268,6 +268,39 @@ archive_never_takes_what_was_taken_back(void)
 	CHECK(judge(&view, "000000060000000000000004.00000028.backup") == QDB_ARCHIVE_NOW);
 }
 
+/*
+ * As many failovers as the state keeps grants, one each after a quarter of a segment, and more:
+ * what it has dropped is not taken for the time before the cluster.
+ */
+static void
+archive_remembers_more_than_the_grants(void)
+{
+	QdbArchiveView view = set_up();
+	QdbArchiveFile file;
+
+	s.ngrants = QDB_MAX_GRANTS;
+	for (uint32_t i = 0; i < QDB_MAX_GRANTS; i++)
+		s.grants[i] = (QdbGrant) {.epoch = 10 + i,.timeline = 12 + i,.parent_timeline = 11 + i,.fork = 2 * SEG + SEG / 4 * i,.opened = true};
+	s.epoch = view.open_epoch = view.quorum_epoch = 9 + QDB_MAX_GRANTS;
+	view.quorum_lsn = 100 * SEG;
+	/* Timeline 5 died; 4 was left in the third segment. */
+	CHECK(judge(&view, "000000050000000000000002") == QDB_ARCHIVE_NEVER);
+	CHECK(judge(&view, "00000005.history") == QDB_ARCHIVE_NEVER);
+	CHECK(qdb_archive_file_parse("000000040000000000000002", SEG, &file));
+	CHECK(qdb_archive_asks_history(&s, &file));
+	file.history_end = 2 * SEG + SEG / 2;
+	CHECK(qdb_judge_archive(&s, &view, &file) == QDB_ARCHIVE_NEVER);
+	file.kind = QDB_ARCHIVE_PARTIAL;
+	CHECK(qdb_judge_archive(&s, &view, &file) == QDB_ARCHIVE_NOW);
+	CHECK(qdb_archive_file_parse("000000040000000000000001", SEG, &file));
+	file.history_end = 2 * SEG + SEG / 2;
+	CHECK(qdb_judge_archive(&s, &view, &file) == QDB_ARCHIVE_NOW);
+	view.archived = 2 * SEG;
+	CHECK(qdb_judge_archive(&s, &view, &file) == QDB_ARCHIVE_NEVER);
+	CHECK(qdb_archive_file_parse("0000000C0000000000000002", SEG, &file));
+	CHECK(!qdb_archive_asks_history(&s, &file));	/* the oldest that is kept */
+}
+
 static void
 archive_fills_gaps_only(void)
 {
@@ -302,6 +335,7 @@ static const Test tests[] = {
 	TEST(manifests_bring_no_path_from_outside),
 	TEST(archive_takes_what_a_quorum_has),
 	TEST(archive_never_takes_what_was_taken_back),
+	TEST(archive_remembers_more_than_the_grants),
 	TEST(archive_fills_gaps_only),
 	TEST(archive_knows_its_names),
 };
