@@ -412,6 +412,7 @@ begin(void)
 	if (qdb_shared->removed)
 		return;
 	qdb_certificates_begin();
+	qdb_finish_exchange();
 	if (!qdb_open_raft(why, sizeof(why)))
 		ereport(ERROR, (errmsg("[raft] could not open the Raft log: %s", why),
 						errhint("Remove this member from the cluster and join it anew.")));

@@ -267,6 +267,7 @@ extern void qdb_removed_turn(void);
 extern void qdb_start_recover(int slot, const QdbRequest *request);
 extern bool qdb_recover_turn(void);
 extern void qdb_finish_recovery(void);
+extern void qdb_finish_exchange(void);
 
 /* ---- promotion.c ---- */
 extern void qdb_start_promote(int slot, const QdbRequest *request);

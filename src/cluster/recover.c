@@ -7,7 +7,8 @@
  * works without a Raft majority; and it is refused where there is one.
  *
  * Order: keys, a new Raft folder whose snapshot is the new state, the exchange of the
- * two folders, identity.  From the exchange on this node belongs to the new cluster: one
+ * two folders (where the file system cannot do that at once, in two steps of which the second
+ * is done at the next start if need be), identity.  From the exchange on this node belongs to the new cluster: one
  * that dies in between takes the identity from the state when it starts
  * (qdb_finish_recovery).  Before it, nothing but its keys has changed, and the call is
  * repeated.  Then this process starts again, and the rest is a failover among one voter.
@@ -29,6 +30,7 @@
 #include "cluster/internal.h"
 
 #define NEW_DIR			QDB_DIR "/raft.new"
+#define OLD_DIR			QDB_DIR "/raft.old"
 #define SKIP_MAX		64		/* timelines that are left out, at most */
 #define ANSWER_US		(200 * 1000)
 
@@ -81,6 +83,55 @@ has_majority(const QdbState *state)
 	return qdb_is_majority(state, ids, n);
 }
 
+/*
+ * Both names change at once, where the file system can.  Elsewhere the new folder, which is
+ * complete and durable, takes its name after the old one has lost it: one that dies in
+ * between has both aside and none in place, and qdb_finish_exchange goes on.
+ */
+static bool
+exchange_folders(void)
+{
+	fsync_fname(QDB_DIR, true);
+	if (renameat2(AT_FDCWD, NEW_DIR, AT_FDCWD, QDB_RAFT_DIR, RENAME_EXCHANGE) == 0)
+		return true;
+	if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
+		return false;
+	(void) rmtree(OLD_DIR, true);
+	if (rename(QDB_RAFT_DIR, OLD_DIR) != 0)
+		return false;
+	fsync_fname(QDB_DIR, true);
+	if (rename(NEW_DIR, QDB_RAFT_DIR) != 0)
+	{
+		int			save_errno = errno;
+
+		(void) rename(OLD_DIR, QDB_RAFT_DIR);
+		errno = save_errno;
+		return false;
+	}
+	return true;
+}
+
+/* At the start, before Raft is opened.  ERROR when it cannot be done. */
+void
+qdb_finish_exchange(void)
+{
+	struct stat st;
+	bool		old = stat(OLD_DIR, &st) == 0;
+
+	if (!old)
+		return;
+	if (stat(QDB_RAFT_DIR, &st) != 0 && errno == ENOENT && stat(NEW_DIR, &st) == 0)
+	{
+		ereport(LOG, (errmsg("[cluster] The exchange of \"%s\" goes on", QDB_RAFT_DIR)));
+		if (rename(NEW_DIR, QDB_RAFT_DIR) != 0)
+			ereport(ERROR, (errcode_for_file_access(),
+							errmsg("could not rename directory \"%s\" to \"%s\": %m", NEW_DIR, QDB_RAFT_DIR)));
+		fsync_fname(QDB_DIR, true);
+	}
+	if (stat(QDB_RAFT_DIR, &st) == 0)
+		(void) rmtree(OLD_DIR, true);
+}
+
 static bool
 store_folder(const QdbState *state, char *why, size_t why_size)
 {
@@ -94,19 +145,14 @@ store_folder(const QdbState *state, char *why, size_t why_size)
 		!qdb_raft_begin_with(NEW_DIR, qdb_co.self.member, state, why, why_size))
 		return false;
 	qdb_close_raft();
-	/* Both names change at once, where the file system can. */
-	if (renameat2(AT_FDCWD, NEW_DIR, AT_FDCWD, QDB_RAFT_DIR, RENAME_EXCHANGE) != 0)
+	if (!exchange_folders())
 	{
-		(void) rmtree(QDB_DIR "/raft.old", true);
-		if (rename(QDB_RAFT_DIR, QDB_DIR "/raft.old") != 0 || rename(NEW_DIR, QDB_RAFT_DIR) != 0)
-		{
-			snprintf(why, why_size, "could not rename directory \"%s\": %m", NEW_DIR);
-			return false;
-		}
-		(void) rmtree(QDB_DIR "/raft.old", true);
+		snprintf(why, why_size, "could not rename directory \"%s\": %m", NEW_DIR);
+		return false;
 	}
 	fsync_fname(QDB_DIR, true);
 	(void) rmtree(NEW_DIR, true);
+	(void) rmtree(OLD_DIR, true);
 	return true;
 }
 

@@ -5,9 +5,12 @@
  * QDB_KILL_AT is "unlink NAME" or "rename NAME" (of the target), NAME without folders, and
  * counts only while the file QDB_KILL_ARMED exists, which the kill removes.  Dies: this process
  * and its parent, the postmaster; the others follow by themselves.
+ *
+ * With QDB_NO_EXCHANGE the file system cannot exchange two names, as some cannot.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +36,20 @@ die_if_armed(int (*real_unlink) (const char *))
 		return;
 	kill(getppid(), SIGKILL);
 	kill(getpid(), SIGKILL);
+}
+
+int
+renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
+{
+	int			(*real) (int, const char *, int, const char *, unsigned) =
+	(int (*) (int, const char *, int, const char *, unsigned)) dlsym(RTLD_NEXT, "renameat2");
+
+	if (flags != 0 && getenv("QDB_NO_EXCHANGE") != NULL)
+	{
+		errno = EINVAL;
+		return -1;
+	}
+	return real(from_dir, from, to_dir, to, flags);
 }
 
 int

@@ -530,6 +530,11 @@ qdb_finish_recovery(void)
 }
 
 void
+qdb_finish_exchange(void)
+{
+}
+
+void
 qdb_start_token(int slot, const QdbRequest *request)
 {
 }

@@ -66,6 +66,24 @@ isnt($c->status($old)->{cluster_id} || 'a', $c->status($s)->{cluster_id} || 'b',
 is(($c->sql_try($s, "SELECT count(*) FROM quantadb_replication"))[1], '0', 'no stream leads there');
 $c->stop($_, 'immediate') for $p, $o;
 
+# ---- where names cannot be exchanged, and killed between the two renames ----
+{
+	local $ENV{QDB_NO_EXCHANGE} = 1;
+	$c->start_with_killer($o, 'rename', 'raft.old');
+}
+$c->wait_for(sub { $c->state($o) =~ /follower|standby/ }, 60, "n$o is there");
+$c->arm_killer;
+my $pid = $c->postmaster($o);
+$c->wait_for(sub { $c->sql_try($o, "SELECT quantadb_recover('mall')"); return !QuantaCluster::alive($pid) }, 60, "n$o dies while it recovers");
+$c->await_killer($o, $pid);
+my $folder = $c->node($o)->{data} . '/quantadb';
+ok(!-e "$folder/raft" && -d "$folder/raft.old" && -d "$folder/raft.new", 'with no Raft folder in place');
+$c->start($o);
+$c->wait_for(sub { $c->state($o) eq 'primary' && $c->write_ok($o) }, 60, "n$o takes writes");
+is($c->sql($o, 'SELECT cluster FROM quantadb_status()'), 'mall', 'as the new cluster');
+ok(!-e "$folder/raft.old" && !-e "$folder/raft.new", 'and nothing is left over');
+$c->stop($o, 'immediate');
+
 # ---- a new member, with new data ----
 $c->create_first(4);
 $c->sql(4, 'CREATE EXTENSION quantadb');
