@@ -622,7 +622,8 @@ typedef enum QdbResyncTask
 	QDB_RESYNC_JOIN = 1,		/* clone, for a node that is no member yet */
 	QDB_RESYNC_CLONE,			/* clone, for a member */
 	QDB_RESYNC_REWIND,
-	QDB_RESYNC_CLEAN			/* remove what a clone has left */
+	QDB_RESYNC_CLEAN			/* remove what a clone, a rewind or a trim has
+								 * left */
 } QdbResyncTask;
 
 extern PGDLLEXPORT void qdb_resync_main(Datum arg);
@@ -639,6 +640,9 @@ extern bool qdb_rewinds_store(uint64 epoch, uint32 n);	/* false: logged */
 
 /* Placed by a trim: what the journal shall say. */
 #define QDB_TRIM_DONE			QDB_DIR "/trim.done"
+
+/* WAL files that were taken out of pg_wal in a hurry; QDB_RESYNC_CLEAN removes them. */
+#define QDB_DISCARDED_DIR		QDB_DIR "/discarded"
 
 /* Placed by the plan of a clone: says, after the boot, that one was applied. */
 #define QDB_CLONE_DONE			QDB_STAGE_DIR "/clone.done"

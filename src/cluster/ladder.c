@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "access/xlog.h"
@@ -40,6 +41,8 @@ static uint32 unserved = 0;		/* in this epoch, for want of a source */
 static uint32 seen_failed = 0;	/* of QdbShared.rewind.failed */
 static bool useless = false;
 static int64 not_before_us = 0;
+static bool garbage = false;	/* WAL was discarded, or what a rewind staged
+								 * lies there */
 
 void
 qdb_want_rewind(const char *reason)
@@ -95,6 +98,19 @@ finish_rewind(void)
 	if (!read_mark(QDB_REWIND_DONE, text))
 		return;
 	qdb_note_event("rewind_done", qdb_co.self.name, text);
+	garbage = true;
+}
+
+/* The resync worker removes what lies about, when nothing else is for it to do. */
+static void
+clean_up(const QdbGrant *grant)
+{
+	bool		rewinds = wanted && grant != NULL && grant->epoch == wanted_epoch &&
+	grant->holder != qdb_co.self.member;
+
+	if (!garbage || rewinds || qdb_clone_wanted() || qdb_resync_running() || !qdb_resync_may_start())
+		return;
+	garbage = false;
 	qdb_start_resync(QDB_RESYNC_CLEAN);
 }
 
@@ -103,7 +119,9 @@ void
 qdb_note_trim(void)
 {
 	char		text[QDB_REASON_SIZE];
+	struct stat st;
 
+	garbage |= stat(QDB_DISCARDED_DIR, &st) == 0;
 	if (!read_mark(QDB_TRIM_DONE, text))
 		return;
 	qdb_note_event("trimmed", qdb_co.self.name, text);
@@ -169,6 +187,7 @@ qdb_ladder_turn(void)
 	QdbLadder	ladder = {0};
 
 	finish_rewind();
+	clean_up(grant);
 	if (grant != NULL && !qdb_clone_wanted())
 		watch_recovery(grant);
 	if (!wanted || grant == NULL || grant->epoch != wanted_epoch || qdb_shared->promised != wanted_epoch ||

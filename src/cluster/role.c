@@ -72,7 +72,8 @@ qdb_own_end_of_wal(void)
 		return NULL;
 	have_end = qdb_effects.end_of_wal(qdb_co.state, &own_end, why);
 	end_epoch = qdb_shared->promised;
-	next_scan_us = qdb_now_us() + SCAN_US;
+	/* The streamer wakes this process when startup is consistent. */
+	next_scan_us = HotStandbyActive() ? qdb_now_us() + SCAN_US : 0;
 	qdb_set_problem(have_end ? "" : why);
 	return have_end ? &own_end : NULL;
 }

@@ -58,6 +58,7 @@ typedef struct Plan
 	uint32		done;			/* steps that must not be repeated */
 	uint32		now;			/* number of the current step */
 	int			progress_fd;
+	bool		dirty;			/* a step was done since the last sync */
 } Plan;
 
 /* Too large for the stack of a signal handler's process to waste. */
@@ -199,7 +200,7 @@ write_blocks(const Plan *plan, int from, int to)
 		if (i == step.number / 2)
 			reach(plan, AT_MIDDLE);
 	}
-	return pg_fsync(to) == 0;
+	return true;
 }
 
 static bool
@@ -229,7 +230,16 @@ do_truncate(void)
 		return true;
 	if (truncate(step.path, (off_t) step.number) != 0)
 		return complain("truncate", step.path);
-	return qdb_fsync_path(step.path, false);
+	return true;
+}
+
+static bool
+do_remove(void)
+{
+	if (strncmp(step.path, XLOGDIR "/", strlen(XLOGDIR "/")) == 0 &&
+		strchr(step.path + strlen(XLOGDIR "/"), '/') == NULL)
+		return qdb_discard_wal(step.path);
+	return qdb_remove_file(step.path);
 }
 
 /* Does not follow symbolic links. */
@@ -294,9 +304,52 @@ do_symlink(void)
 		complain("create symbolic link", step.path);
 }
 
+/* ---- durability ---- */
+
+static bool
+sync_file_system(const char *path)
+{
+	int			fd = open(path, O_RDONLY | PG_BINARY | O_CLOEXEC);
+	bool		ok = fd >= 0 && syncfs(fd) == 0;
+
+	if (!ok)
+		(void) complain("synchronize", path);
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+/* What the steps have changed becomes durable, wherever it lies. */
+static bool
+sync_all(void)
+{
+	DIR		   *dir;
+	struct dirent *entry;
+	bool		ok;
+
+	if (!enableFsync)
+		return true;
+	ok = sync_file_system(".") && sync_file_system(XLOGDIR);
+	dir = opendir("pg_tblspc");
+	/* Gone for a moment while a clone's folders take their places. */
+	if (dir == NULL)
+		return errno == ENOENT ? ok : complain("open directory", "pg_tblspc");
+	while (ok && (entry = readdir(dir)) != NULL)
+	{
+		char		path[MAXPGPATH];
+
+		snprintf(path, sizeof(path), "pg_tblspc/%s", entry->d_name);
+		/* A link to nowhere holds nothing to synchronize. */
+		if (entry->d_name[0] != '.' && qdb_file_exists(path))
+			ok = sync_file_system(path);
+	}
+	closedir(dir);
+	return ok;
+}
+
 /* ---- the rename and its progress ---- */
 
-/* Steps below done must not be repeated from now on. */
+/* Steps below done must not be repeated from now on: they are durable, or were renames. */
 static bool
 note_progress(Plan *plan, uint32 done)
 {
@@ -371,8 +424,9 @@ do_rename(Plan *plan)
 		ereport(LOG, (errmsg("[failover] cannot rename \"%s\": \"%s\" exists", step.other, step.path)));
 		return false;
 	}
-	if (!make_parents(step.path) || !note_progress(plan, plan->now))
+	if (!make_parents(step.path) || (plan->dirty && !sync_all()) || !note_progress(plan, plan->now))
 		return false;
+	plan->dirty = false;
 	reach(plan, AT_MIDDLE);
 	if (rename(step.other, step.path) != 0)
 		return complain("rename", step.other);
@@ -380,46 +434,6 @@ do_rename(Plan *plan)
 }
 
 /* ---- all of it ---- */
-
-static bool
-sync_file_system(const char *path)
-{
-	int			fd = open(path, O_RDONLY | PG_BINARY | O_CLOEXEC);
-	bool		ok = fd >= 0 && syncfs(fd) == 0;
-
-	if (!ok)
-		(void) complain("synchronize", path);
-	if (fd >= 0)
-		close(fd);
-	return ok;
-}
-
-/* What the steps have changed becomes durable, wherever it lies. */
-static bool
-sync_all(void)
-{
-	DIR		   *dir;
-	struct dirent *entry;
-	bool		ok;
-
-	if (!enableFsync)
-		return true;
-	ok = sync_file_system(".") && sync_file_system(XLOGDIR);
-	dir = opendir("pg_tblspc");
-	if (dir == NULL)
-		return complain("open directory", "pg_tblspc");
-	while (ok && (entry = readdir(dir)) != NULL)
-	{
-		char		path[MAXPGPATH];
-
-		snprintf(path, sizeof(path), "pg_tblspc/%s", entry->d_name);
-		/* A link to nowhere holds nothing to synchronize. */
-		if (entry->d_name[0] != '.' && qdb_file_exists(path))
-			ok = sync_file_system(path);
-	}
-	closedir(dir);
-	return ok;
-}
 
 static bool
 do_step(Plan *plan)
@@ -436,7 +450,7 @@ do_step(Plan *plan)
 		case QDB_STEP_TRUNCATE:
 			return do_truncate();
 		case QDB_STEP_REMOVE:
-			return qdb_remove_file(step.path);
+			return do_remove();
 		case QDB_STEP_EMPTY_DIR:
 			return remove_below(plan, step.path);
 		case QDB_STEP_MKDIR:
@@ -470,6 +484,7 @@ do_steps(Plan *plan)
 		reach(plan, AT_BEGIN);
 		if (!do_step(plan))
 			return false;
+		plan->dirty |= step.kind != QDB_STEP_RENAME;
 		reach(plan, AT_END);
 	}
 	return qdb_reader_done(&r);

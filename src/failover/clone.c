@@ -342,7 +342,7 @@ put_in_place(QdbClone *clone)
 {
 	QdbStage   *stage = qdb_clone_plan(clone);
 
-	qdb_stage_commit(stage);
+	qdb_stage_commit(stage, "");
 	ereport(LOG, (errmsg("[failover] The clone is complete up to %X/%X: the server restarts with it",
 						 LSN_FORMAT_ARGS(clone->min_recovery))));
 	/* The crash cycle begins; the plan is applied in it. */

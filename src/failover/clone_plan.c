@@ -310,8 +310,7 @@ put_wal(QdbStage *stage, const char *name)
 	snprintf(path, sizeof(path), XLOGDIR "/%s", name);
 	qdb_stage_add_put(stage, staged, path);
 	snprintf(staged, sizeof(staged), QDB_CLONE_DIR "/archive_status/%s.done", name);
-	if (!qdb_place_file(staged, ""))
-		ereport(ERROR, (errcode_for_file_access(), errmsg("could not write file \"%s\"", staged)));
+	qdb_stage_text(staged, "");
 	snprintf(path, sizeof(path), XLOGDIR "/archive_status/%s.done", name);
 	qdb_stage_add_put(stage, staged, path);
 }
@@ -413,8 +412,7 @@ qdb_clone_plan(QdbClone *clone)
 	visit_files(stage, QDB_CLONE_DIR "/global", put_global);
 	visit_files(stage, STAGED_WAL, put_wal);
 	qdb_stage_add_put(stage, QDB_CLONE_DIR "/backup_label", "backup_label");
-	if (!qdb_place_file(QDB_CLONE_DIR "/clone.done", ""))
-		ereport(ERROR, (errcode_for_file_access(), errmsg("could not write the mark of a clone")));
+	qdb_stage_text(QDB_CLONE_DIR "/clone.done", "");
 	qdb_stage_add_put(stage, QDB_CLONE_DIR "/clone.done", QDB_CLONE_DONE);
 	qdb_stage_add_put(stage, QDB_CLONE_DIR "/pg_control", XLOG_CONTROL_FILE);
 	return stage;

@@ -138,7 +138,7 @@ describe_counts(QdbLost *lost)
 }
 
 static void
-copy_segment(const char *from, const char *to)
+copy_segment(const char *from, const char *to, bool sync)
 {
 	char	   *buf = palloc(wal_segment_size);
 	int			in = OpenTransientFile(from, O_RDONLY | PG_BINARY);
@@ -146,7 +146,7 @@ copy_segment(const char *from, const char *to)
 	ssize_t		n = in >= 0 ? read(in, buf, wal_segment_size) : -1;
 
 	errno = errno != 0 ? errno : EIO;
-	if (n < 0 || out < 0 || write(out, buf, n) != n || pg_fsync(out) != 0)
+	if (n < 0 || out < 0 || write(out, buf, n) != n || (sync && pg_fsync(out) != 0))
 		ereport(ERROR, (errcode_for_file_access(),
 						errmsg("could not save WAL file \"%s\": %m", from)));
 	CloseTransientFile(in);
@@ -156,7 +156,7 @@ copy_segment(const char *from, const char *to)
 
 /* Of the timeline that owns each segment from the start on, as the scan has read them. */
 static uint64
-copy_segments(const QdbLostWal * wal, XLogSegNo last, const char *folder)
+copy_segments(const QdbLostWal * wal, XLogSegNo last, const char *folder, bool sync)
 {
 	uint64		saved = 0;
 
@@ -173,7 +173,7 @@ copy_segments(const QdbLostWal * wal, XLogSegNo last, const char *folder)
 			if (!qdb_file_exists(from))
 				continue;
 			snprintf(to, sizeof(to), "%s/%s", folder, name);
-			copy_segment(from, to);
+			copy_segment(from, to, sync);
 			saved += wal_segment_size;
 			break;
 		}
@@ -208,10 +208,11 @@ make_room(uint64 wanted, uint64 limit)
 
 /*
  * qdb_lost_save
- *		Write the summary of this WAL and keep what may be kept of it, durably.
+ *		Write the summary of this WAL and keep what may be kept of it.
  *
- * With move only the segment of the start is copied: the caller renames the later ones
- * into the folder, which it finds in wal->folder; empty where all is too long to keep.
+ * With move only the segment of the start is copied, durably: the caller renames the later
+ * ones into the folder, which it finds in wal->folder; empty where all is too long to keep.
+ * Without it all is copied, and the caller makes the folder durable together with its plan.
  */
 void
 qdb_lost_save(QdbLostWal * wal, bool move)
@@ -239,7 +240,7 @@ qdb_lost_save(QdbLostWal * wal, bool move)
 	wal->folder[0] = '\0';
 	if (length <= limit)
 	{
-		entry.saved_bytes = copy_segments(wal, move ? first : last, path);
+		entry.saved_bytes = copy_segments(wal, move ? first : last, path, move);
 		if (move)
 			entry.saved_bytes = length;
 		strlcpy(wal->folder, path, sizeof(wal->folder));

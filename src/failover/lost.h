@@ -24,7 +24,7 @@ typedef struct QdbLostWal
 	char		folder[MAXPGPATH];	/* qdb_lost_save */
 }			QdbLostWal;
 
-/* Keeps the WAL and a summary below QDB_DIR/lost, durably. */
+/* Keeps the WAL and a summary below QDB_DIR/lost; durably if move, else the caller sees to that. */
 extern void qdb_lost_save(QdbLostWal * wal, bool move);
 
 /* One sentence of QDB_REASON_SIZE bytes for the journal; the timeline is that of the start. */

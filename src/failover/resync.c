@@ -66,6 +66,8 @@ clean_up(void)
 		return;
 	remove_garbage();
 	qdb_stage_clear();
+	if (qdb_file_exists(QDB_DISCARDED_DIR) && !rmtree(QDB_DISCARDED_DIR, true))
+		ereport(LOG, (errmsg("[failover] Could not remove all of \"%s\"", QDB_DISCARDED_DIR)));
 }
 
 static void

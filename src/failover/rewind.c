@@ -140,8 +140,7 @@ add_note(QdbRewind *rewind)
 	char		text[QDB_REASON_SIZE];
 
 	qdb_lost_describe(&rewind->lost, rewind->fork_timeline, text);
-	if (!qdb_place_file(QDB_REWIND_DIR "/done", text))
-		ereport(ERROR, (errcode(ERRCODE_IO_ERROR), errmsg("could not write the mark of a rewind")));
+	qdb_stage_text(QDB_REWIND_DIR "/done", text);
 	qdb_stage_add_put(rewind->stage, QDB_REWIND_DIR "/done", QDB_REWIND_DONE);
 	qdb_rewind_control(rewind);
 }
@@ -167,7 +166,7 @@ do_rewind(QdbRewind *rewind)
 	hold_still(rewind);
 	if (!qdb_rewinds_store(rewind->epoch, qdb_rewinds_load(rewind->epoch) + 1))
 		ereport(ERROR, (errcode(ERRCODE_IO_ERROR), errmsg("could not count the rewind")));
-	qdb_stage_commit(rewind->stage);
+	qdb_stage_commit(rewind->stage, rewind->lost.folder);
 	ereport(LOG, (errmsg("[failover] The rewind is staged: replay restarts at %X/%X and is consistent at %X/%X",
 						 LSN_FORMAT_ARGS(rewind->checkpoint.redo), LSN_FORMAT_ARGS(rewind->min_recovery))));
 	/* The crash cycle begins; the plan is applied in it. */

@@ -54,8 +54,7 @@ stage_history(QdbRewind *rewind, TimeLineID timeline, const char *content)
 	TLHistoryFileName(name, timeline);
 	snprintf(staged, sizeof(staged), QDB_REWIND_WAL "/%s", name);
 	snprintf(path, sizeof(path), XLOGDIR "/%s", name);
-	if (!qdb_place_file(staged, content))
-		ereport(ERROR, (errcode(ERRCODE_IO_ERROR), errmsg("could not write file \"%s\"", staged)));
+	qdb_stage_text(staged, content);
 	qdb_stage_add_put(rewind->stage, staged, path);
 }
 
@@ -138,8 +137,7 @@ put_segments(QdbRewind *rewind, TimeLineID timeline, XLogRecPtr from, XLogRecPtr
 		strlcat(path, ".done", sizeof(path));
 		wal_name(staged, QDB_REWIND_WAL, timeline, segno);
 		strlcat(staged, ".done", sizeof(staged));
-		if (!qdb_place_file(staged, ""))
-			ereport(ERROR, (errcode(ERRCODE_IO_ERROR), errmsg("could not write file \"%s\"", staged)));
+		qdb_stage_text(staged, "");
 		qdb_stage_add_put(rewind->stage, staged, path);
 	}
 }
@@ -190,7 +188,7 @@ plan_removal(const char *path, TimeLineID timeline, XLogSegNo segno, bool histor
 		char		staged[MAXPGPATH];
 
 		snprintf(staged, sizeof(staged), QDB_REWIND_DIR "/%u", rewind->next_file++);
-		if (!qdb_copy_cut(path, staged, limit % wal_segment_size))
+		if (!qdb_copy_cut(path, staged, limit % wal_segment_size, false))
 			ereport(ERROR, (errcode(ERRCODE_IO_ERROR), errmsg("could not copy file \"%s\"", path)));
 		qdb_stage_add_put(rewind->stage, staged, path);
 	}

@@ -61,6 +61,28 @@ qdb_stage_mkdir(const char *path)
 }
 
 void
+qdb_stage_text(const char *path, const char *text)
+{
+	size_t		length = strlen(text);
+	int			fd;
+
+	if (!qdb_plan_is_staged(path))
+		elog(ERROR, "\"%s\" is not below the stage", path);
+	fd = OpenTransientFile(path, O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY);
+	if (fd < 0)
+		report_error("create file", path);
+	errno = 0;
+	if (write(fd, text, length) != (ssize_t) length)
+	{
+		if (errno == 0)
+			errno = ENOSPC;
+		report_error("write file", path);
+	}
+	if (CloseTransientFile(fd) != 0)
+		report_error("close file", path);
+}
+
+void
 qdb_stage_clear(void)
 {
 	if (qdb_stage_pending())
@@ -212,7 +234,7 @@ sync_tree(const char *path)
 }
 
 static void
-sync_stage(void)
+sync_stage(const char *also)
 {
 	int			fd = OpenTransientFile(QDB_STAGE_DIR, O_RDONLY | PG_BINARY);
 
@@ -220,12 +242,14 @@ sync_stage(void)
 		report_error("synchronize directory", QDB_STAGE_DIR);
 	CloseTransientFile(fd);
 	sync_tree(QDB_STAGE_DIR);
+	if (also[0] != '\0')
+		sync_tree(also);
 	if (!qdb_fsync_path("quantadb", true) || !qdb_fsync_path(".", true))
 		report_error("fsync directory", DataDir);
 }
 
 void
-qdb_stage_commit(QdbStage *stage)
+qdb_stage_commit(QdbStage *stage, const char *also)
 {
 	uint8		buf[QDB_PLAN_HEADER_SIZE];
 
@@ -236,7 +260,7 @@ qdb_stage_commit(QdbStage *stage)
 	if (FreeFile(stage->file) != 0)
 		report_error("close file", TEMP_JOURNAL);
 	stage->file = NULL;
-	sync_stage();
+	sync_stage(also);
 	if (rename(TEMP_JOURNAL, QDB_STAGE_JOURNAL) != 0)
 		report_error("rename file", TEMP_JOURNAL);
 	if (!qdb_fsync_path(QDB_STAGE_DIR, true))

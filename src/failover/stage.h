@@ -54,8 +54,14 @@ extern void qdb_stage_add_rename(QdbStage *stage, const char *from, const char *
 extern void qdb_stage_add_remove_tree(QdbStage *stage, const char *path);
 extern void qdb_stage_add_symlink(QdbStage *stage, const char *target, const char *path);
 
-/* Everything below the stage becomes durable, then the plan counts. */
-extern void qdb_stage_commit(QdbStage *stage);
+/* A small file below the stage; durable with the plan, like all that lies there. */
+extern void qdb_stage_text(const char *path, const char *text);
+
+/*
+ * Everything below the stage, and below the folder also of ours ("": none), becomes durable,
+ * then the plan counts.
+ */
+extern void qdb_stage_commit(QdbStage *stage, const char *also);
 
 /* Gives the plan up; what lies in the stage is left for qdb_stage_clear. */
 extern void qdb_stage_discard(QdbStage *stage);

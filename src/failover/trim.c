@@ -275,13 +275,13 @@ discard_segment(const TrimContext *trim, const char *path, XLogSegNo segno)
 
 	if (lost->end == InvalidXLogRecPtr || lost->folder[0] == '\0' ||
 		segno < lost->start / wal_segment_size || segno > (lost->end - 1) / wal_segment_size)
-		return qdb_remove_file(path);
+		return qdb_discard_wal(path);
 	snprintf(target, sizeof(target), "%s%s", lost->folder, path + strlen(XLOGDIR));
 	qdb_note_wal_folder();
 	if (rename(path, target) == 0)
 		return qdb_fsync_path(lost->folder, true);
 	/* pg_wal on a file system of its own. */
-	return qdb_copy_cut(path, target, wal_segment_size) &&
+	return qdb_copy_cut(path, target, wal_segment_size, true) &&
 		qdb_fsync_path(lost->folder, true) && qdb_remove_file(path);
 }
 
@@ -333,7 +333,7 @@ trim_file(const char *path, TimeLineID timeline, XLogSegNo segno, bool history, 
 	ereport(LOG, (errmsg("[failover] discarding \"%s\": not in the history of timeline %u",
 						 path, trim->grant->timeline)));
 	trim->trimmed = true;
-	return history ? qdb_remove_file(path) : discard_segment(trim, path, segno);
+	return history ? qdb_discard_wal(path) : discard_segment(trim, path, segno);
 }
 
 /* Has startup read past the fork?  Then why says what is needed. */

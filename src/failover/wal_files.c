@@ -123,7 +123,23 @@ qdb_remove_file(const char *path)
 }
 
 bool
-qdb_copy_cut(const char *from, const char *to, uint32 keep)
+qdb_discard_wal(const char *path)
+{
+	char		target[MAXPGPATH];
+
+	if (mkdir(QDB_DISCARDED_DIR, pg_dir_create_mode) == 0 || errno == EEXIST)
+	{
+		qdb_note_wal_folder();
+		snprintf(target, sizeof(target), QDB_DISCARDED_DIR "/%s", path + strlen(XLOGDIR) + 1);
+		if (rename(path, target) == 0)
+			return true;
+	}
+	/* Also where pg_wal is on a file system of its own. */
+	return qdb_remove_file(path);
+}
+
+bool
+qdb_copy_cut(const char *from, const char *to, uint32 keep, bool sync)
 {
 	char		block[XLOG_BLCKSZ];
 	int			in = open(from, O_RDONLY | PG_BINARY | O_CLOEXEC);
@@ -137,7 +153,7 @@ qdb_copy_cut(const char *from, const char *to, uint32 keep)
 		ok = pg_pread(in, block, length, offset) == length &&
 			pg_pwrite(out, block, length, offset) == length;
 	}
-	ok = ok && ftruncate(out, wal_segment_size) == 0 && pg_fsync(out) == 0;
+	ok = ok && ftruncate(out, wal_segment_size) == 0 && (!sync || pg_fsync(out) == 0);
 	if (!ok)
 		ereport(LOG, (errcode_for_file_access(),
 					  errmsg("[failover] could not copy \"%s\": %m", from)));

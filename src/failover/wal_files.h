@@ -38,6 +38,14 @@ extern bool qdb_fsync_path(const char *path, bool is_directory);
 /* Create or replace atomically, durable on return. */
 extern bool qdb_place_file(const char *path, const char *content);
 
+/*
+ * A segment or history file leaves pg_wal; the caller fsyncs that directory.  To unlink one of
+ * 16 MB takes milliseconds, of which a failover would wait for as many as wait to be
+ * used again, so they go to QDB_DISCARDED_DIR, and the resync worker removes that.  A missing
+ * file is fine.
+ */
+extern bool qdb_discard_wal(const char *path);
+
 /* Unlink; the caller fsyncs the directory.  A missing file is fine. */
 extern bool qdb_remove_file(const char *path);
 
@@ -48,8 +56,8 @@ extern bool qdb_remove_file(const char *path);
 extern bool qdb_sync_wal_folder(void);
 extern void qdb_note_wal_folder(void);
 
-/* Copies a segment, durably, with zeroes from this offset on. */
-extern bool qdb_copy_cut(const char *from, const char *to, uint32 keep);
+/* Copies a segment with zeroes from this offset on; sync: durable on return. */
+extern bool qdb_copy_cut(const char *from, const char *to, uint32 keep, bool sync);
 extern bool qdb_file_exists(const char *path);
 
 /* False: unreadable or malformed, logged.  A missing file is true, !exists. */

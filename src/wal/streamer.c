@@ -550,6 +550,12 @@ qdb_streamer_main(Datum arg)
 
 	qdb_worker_begin(&qdb_shared->streamer_latch, &qdb_shared->streamer_pid);
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	/*
+	 * Postmaster starts this worker when recovery is consistent: WAL can be
+	 * scanned now.
+	 */
+	qdb_wake_coordinator();
 	for (int i = 0; i < QDB_MAX_STREAMS; i++)
 		qdb_streams[i].walsnd = -1;
 

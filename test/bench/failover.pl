@@ -2,7 +2,7 @@
 # its processes, the same while a long REPEATABLE READ query on each replica holds up replay
 # and VACUUM runs, kill -9 of its postmaster, pg_ctl stop -m fast, and a planned switchover.
 #
-# QUANTADB_BENCH_RUNS runs of each (default 5), one after the other on one cluster of
+# QUANTADB_BENCH_RUNS runs of each (default 5, of the switchover 20), one after the other on one cluster of
 # three nodes with default settings; each is printed.  After kill -9 of all it is counted from
 # the kill to the first acknowledgement of a write that began after it; after the others it
 # is the longest time in which no write was acknowledged.  Every acknowledged row is looked
@@ -15,7 +15,6 @@ use QuantaCluster;
 use Test::More;
 use Time::HiRes qw(time sleep);
 
-my $runs = $ENV{QUANTADB_BENCH_RUNS} || 5;
 my $clients = 4;
 my @ways = (
 	[ kill_all => 'kill -9 of all processes', sub { my ($c, $p) = @_; return $c->kill_all($p) } ],
@@ -117,6 +116,7 @@ for my $way (@ways)
 {
 	my ($name, $title, $break) = @$way;
 	next unless ($ENV{QUANTADB_BENCH_WAYS} || $name) =~ /\b$name\b/;
+	my $runs = $ENV{QUANTADB_BENCH_RUNS} || ($name eq 'switchover' ? 20 : 5);
 	my @ms = map { run($c, $name, $break, "${name}_$_") } 1 .. $runs;
 	printf "no writes after %s, %d runs: p50 %d ms, p99 %d ms, max %d ms (%s)\n", $title, $runs,
 	  percentile(50, @ms), percentile(99, @ms), percentile(100, @ms), join(' ', @ms);
