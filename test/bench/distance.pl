@@ -36,10 +36,10 @@ sub events
 {
 	my ($from) = @_;
 	my %n;
-	for my $entry (grep { $_->{number} > $from } @{[ map { $c->journal($_) } $c->await_primary ]}) { $n{$entry->{event}}++ }
+	for my $entry (grep { $_->{number} > $from } @{ $c->journal($c->await_primary) }) { $n{$entry->{event}}++ }
 	return \%n;
 }
-sub last_event { return (map { $_->{number} } $c->journal($c->await_primary))[-1] || 0 }
+sub last_event { return (map { $_->{number} } @{ $c->journal($c->await_primary) })[-1] || 0 }
 
 # The primary is n1 again.
 sub go_home
