@@ -33,6 +33,7 @@
 #include "catalog/pg_control.h"
 #include "common/controldata_utils.h"
 #include "failover/failover.h"
+#include "failover/own_wal.h"
 #include "failover/wal_files.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
@@ -180,7 +181,7 @@ scan_forward(const QdbState *state, TimeLineID timeline, XLogRecPtr start,
 
 	if (found)
 		*found = false;
-	XLogBeginRead(reader, start);
+	XLogBeginRead(reader, qdb_record_start(start));
 	while ((record = XLogReadRecord(reader, &message)) != NULL)
 	{
 		if (end == start && !is_predecessor(state, timeline, record->xl_prev, start))

@@ -31,11 +31,20 @@ static void
 queue_refusal(LogicalDecodingContext *ctx, XLogRecordBuffer *buf)
 {
 	ReorderBufferChange *change = ReorderBufferGetChange(ctx->reorder);
+	ReorderBufferTupleBuf *row = ReorderBufferGetTupleBuf(ctx->reorder, SizeofHeapTupleHeader);
 
+	/*
+	 * A row of no columns: its length counts for memory, and it may go to
+	 * disk.
+	 */
+	row->tuple.t_len = SizeofHeapTupleHeader;
+	row->tuple.t_tableOid = InvalidOid;
+	ItemPointerSetInvalid(&row->tuple.t_self);
+	memset(row->tuple.t_data, 0, SizeofHeapTupleHeader);
 	change->action = REORDER_BUFFER_CHANGE_INSERT;
 	change->origin_id = XLogRecGetOrigin(buf->record);
 	memset(&change->data.tp, 0, sizeof(change->data.tp));
-	change->data.tp.newtuple = ReorderBufferGetTupleBuf(ctx->reorder, SizeofHeapTupleHeader);
+	change->data.tp.newtuple = row;
 	change->data.tp.clear_toast_afterwards = true;
 	ReorderBufferQueueChange(ctx->reorder, XLogRecGetXid(buf->record), buf->origptr, change, false);
 }
