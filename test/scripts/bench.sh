@@ -16,8 +16,7 @@ trap 'as_root rm -rf "$work"' EXIT
 chmod 755 "$work"
 cp -r test/lib test/bench test/chaos "$work/"
 as_root chown -R postgres: "$work"
-clean_env=(env HOME="$work" TMPDIR="$work" LC_ALL=C PG_BINDIR="${PG_BINDIR:-/usr/lib/postgresql/15/bin}"
-	QUANTADB_BENCH_RUNS="${QUANTADB_BENCH_RUNS:-5}")
+clean_env=(env HOME="$work" TMPDIR="$work" LC_ALL=C PG_BINDIR="${PG_BINDIR:-/usr/lib/postgresql/15/bin}")
 for script in test/bench/*.pl; do
 	name=$(basename "$script" .pl)
 	if [ -n "${QUANTADB_BENCH:-}" ] && ! grep -qw "$name" <<<"$QUANTADB_BENCH"; then
