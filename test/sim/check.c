@@ -42,7 +42,7 @@ check_membership(const QdbCommand *command, const QdbState *state)
 		ghost->membership = state->membership;
 	else if (state->membership == ghost->membership + 1)
 	{
-		if (ghost->change_open)
+		if (ghost->change_open && SIM_KEEPS(QDB_RULE_BOTH_NUMBERS))
 			sim_violation("I13", "membership %" PRIu64 " begins before the one before is closed", state->membership);
 		if (state->epoch_open)
 			sim_violation("I13", "membership %" PRIu64 " begins while an epoch is open", state->membership);

@@ -37,6 +37,8 @@ static void
 write_something(SimNode * unused, uint64 a, uint64 b)
 {
 	sim_at(WRITE_US / 2 + sim_below(WRITE_US), write_something, NULL, 0, 0);
+	if (sim.now_us < sim.rest_us)
+		return;
 	for (int i = 0; i < sim.nnodes; i++)
 	{
 		SimNode    *node = sim.nodes[i];
@@ -73,7 +75,8 @@ sim_released(SimNode * node)
 			continue;
 		if (sim.nodes[write->node]->life != write->life)
 			write->used = false;
-		else if (write->node == node->index && sim_lsn(write->index + 1) <= node->released)
+		else if (write->node == node->index && sim_lsn(write->index + 1) <= node->released &&
+				 write->index < node->disk.log.flushed)	/* it flushes, then waits */
 		{
 			write->used = false;
 			sim_check_commit(node, write->index, write->id, write->epoch, node->released_async);

@@ -40,9 +40,11 @@ sim_plan_profile(void)
 	p->clones = sim_chance(15);
 	p->async = sim_chance(5);
 	p->force = p->moves && sim_chance(10);
+	p->family = sim_family(sim.seed);
 	for (int rule = 0; rule < SIM_NRULES; rule++)
 		if (qdb_rule_off[rule])
 			lean_towards(p, rule);
+	sim_directed_profile(p);
 }
 
 /* What brings the violation of a rule that was taken out within reach sooner. */
@@ -50,9 +52,9 @@ static void
 lean_towards(SimProfile * p, int rule)
 {
 	p->crashes = p->partitions = true;
+	p->family = sim_family_of_rule(rule);
 	switch (rule)
 	{
-		case QDB_RULE_BOTH_NUMBERS:
 		case QDB_RULE_ONE_CHANGE:
 		case QDB_RULE_NEVER_BACK:
 			p->members = true;
@@ -65,17 +67,8 @@ lean_towards(SimProfile * p, int rule)
 			p->wild_clocks = false;
 			p->steps = rule == QDB_RULE_LEASE_RESTART ? 40 : 0;
 			break;
-		case SIM_RULE_FLUSHED_ONLY:
-		case SIM_RULE_TRUE_REPORT:
-			p->power_loss = p->disks = true;
-			p->steps = 12;
-			break;
 		case SIM_RULE_FORGET_ACKS:
 			p->clones = true;
-			break;
-		case SIM_RULE_WIPED_VOTER:
-			p->members = false;
-			p->power_loss = p->wipes = true;
 			break;
 		default:
 			p->power_loss = true;
@@ -184,8 +177,8 @@ stop(SimNode * node)
 static void
 cut_link(int from, int to, int64 us)
 {
-	if (from != to)
-		sim.cut[from][to] = Max(sim.cut[from][to], sim.now_us + us);
+	for (int net = 0; net < SIM_NNETS; net++)
+		sim_cut(net, from, to, us);
 }
 
 static void
@@ -399,6 +392,7 @@ void
 sim_heal(void)
 {
 	memset(sim.cut, 0, sizeof(sim.cut));
+	sim.rest_us = 0;
 	sim.latency_us = 500;
 	sim.loss = 0;
 	sim.reorder = false;
@@ -408,8 +402,8 @@ sim_heal(void)
 
 		node->stopped = false;
 		node->disk.full = false;
-		node->fsync_us = 0;
-		node->replay_held = false;
+		node->fsync_us = node->wal_fsync_us = 0;
+		node->replay_held = node->promotion_held = node->postmaster_hangs = node->sick = false;
 		if (node->server_up)
 			sim_replay_soon(node);
 		sim_set_clock(node, 1.0, 0);

@@ -13,7 +13,10 @@
 
 #include <raft.h>
 
+#include "access/xlog.h"
+
 #include "cluster/internal.h"
+#include "core/health.h"
 
 extern PGDLLEXPORT void sim_image_bind(void);
 extern PGDLLEXPORT const QdbState *sim_image_state(void);
@@ -109,6 +112,29 @@ sim_image_configuration(const uint64_t *ids, int n, uint8_t *buf, size_t size)
 	raft_free(encoded.base);
 	raft_configuration_close(&conf);
 	return len;
+}
+
+/* ---- in place of health.c ---- */
+
+extern bool sim_is_sick(void);
+
+const char *
+qdb_sickness(void)
+{
+	return sim_is_sick() ? "its disk is full" : "";
+}
+
+void
+qdb_health_turn(void)
+{
+	QdbLeaderView view;
+
+	if (!sim_is_sick() || qdb_shared->open_epoch == 0 || RecoveryInProgress())
+		return;
+	qdb_build_view(&view);
+	if (qdb_health_gives_up(qdb_co.state, &view,
+							pg_atomic_read_u64(&qdb_shared->quorum_lsn) >= GetFlushRecPtr(NULL)))
+		qdb_give_seat_up("its disk is full", true);
 }
 
 #undef qdb_state_apply

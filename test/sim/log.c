@@ -97,7 +97,7 @@ sim_flush_soon(SimNode * node)
 	if (node->flushing || node->frozen || node->disk.full || node->disk.log.flushed == node->disk.log.n)
 		return;
 	node->flushing = true;
-	sim_later(100 + node->fsync_us + sim_below(500), flushed, node, node->disk.log.n, 0);
+	sim_later(100 + node->fsync_us + node->wal_fsync_us + sim_below(500), flushed, node, node->disk.log.n, 0);
 }
 
 /* Where the timeline of the last record begins. */

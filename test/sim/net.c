@@ -66,9 +66,16 @@ static QdbDoor doors[SIM_MAX_NODES];
 /* ---- links ---- */
 
 bool
-sim_is_cut(int from, int to)
+sim_is_cut(SimNet net, int from, int to)
 {
-	return sim.cut[from][to] > sim.now_us;
+	return sim.cut[net][from][to] > sim.now_us;
+}
+
+void
+sim_cut(SimNet net, int from, int to, int64 us)
+{
+	if (from != to)
+		sim.cut[net][from][to] = Max(sim.cut[net][from][to], sim.now_us + us);
 }
 
 int64
@@ -185,7 +192,7 @@ reset(QdbChannel *c)
 	int64		delay = Max(sim_delay(c->other_node, c->owner->index), 200);
 
 	c->other = NULL;
-	if (sim_is_cut(c->other_node, c->owner->index))
+	if (sim_is_cut(SIM_MESH, c->other_node, c->owner->index))
 		return;
 	if (c->arrival_us > sim.now_us + delay)
 		delay = c->arrival_us - sim.now_us;
@@ -233,6 +240,9 @@ sim_net_node_died(SimNode * node)
 		free_channel(c);
 		if (other != NULL && node->machine_up)
 			reset(other);
+		/* What a partition holds back is in the memory of the sender. */
+		else if (other != NULL && sim_is_cut(SIM_MESH, node->index, other->owner->index))
+			drain(&other->pipe);
 	}
 	doors[node->index].open = false;
 	doors[node->index].nwaiting = 0;
@@ -260,7 +270,8 @@ try_connect(SimNode * node, uint64 i, uint64 serial)
 		return;
 	target = sim.nodes[c->other_node];
 	door = &doors[c->other_node];
-	if (!target->machine_up || sim_is_cut(node->index, target->index) || sim_is_cut(target->index, node->index))
+	if (!target->machine_up || sim_is_cut(SIM_MESH, node->index, target->index) ||
+		sim_is_cut(SIM_MESH, target->index, node->index))
 		sim_at(2 * RETRY_US, try_connect, node, i, serial);
 	else if (!door->open)
 	{
@@ -301,7 +312,7 @@ arrive(SimNode * node, uint64 i, uint64 serial)
 
 	if (c->serial != serial)
 		return;
-	if (sim_is_cut(c->other_node, node->index))
+	if (sim_is_cut(SIM_MESH, c->other_node, node->index))
 	{
 		sim_at(RETRY_US, arrive, node, i, serial);
 		return;

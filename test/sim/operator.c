@@ -87,8 +87,8 @@ copy_data(SimNode * node)
 
 		if (source == node || !source->server_up || source->seat_epoch == 0 ||
 			source->shared->open_epoch != source->seat_epoch || source->shared->state.epoch != source->seat_epoch ||
-			pg_atomic_read_u64(&source->shared->quorum_lsn) < sim_lsn(n) ||
-			sim_is_cut(node->index, i) || sim_is_cut(i, node->index))
+			(pg_atomic_read_u64(&source->shared->quorum_lsn) < sim_lsn(n) && SIM_KEEPS(SIM_RULE_WIPED_VOTER)) ||
+			sim_is_cut(SIM_STREAMS, node->index, i) || sim_is_cut(SIM_STREAMS, i, node->index))
 			continue;
 		disk->log.n = disk->log.written = disk->log.flushed = n;
 		memcpy(disk->log.rec, source->disk.log.rec, sizeof(SimRecord) * n);
@@ -116,7 +116,10 @@ become_member(SimNode * node, uint64 id, uint64 incarnation, uint64 boot)
 	disk->identity.system_identifier = 7;
 	disk->identity.incarnation = incarnation;
 	disk->identity.boot = boot;
-	sim_raft_disk_begin(&disk->raft, id);
+	if (node->lost.member == id)
+		sim_first_raft_disk(&disk->raft, id);
+	else
+		sim_raft_disk_begin(&disk->raft, id);
 	node->joining = 0;
 	sim_trace(node, "is member %llu now, with %u records", (unsigned long long) id, disk->log.n);
 	sim_server_start(node);
@@ -146,6 +149,7 @@ join_step(SimNode * node, uint64 unused, uint64 unused2)
 		return;
 	if (!SIM_KEEPS(SIM_RULE_WIPED_VOTER) && node->lost.member != 0)
 	{
+		/* The primary's data, and of the Raft folder there was a backup. */
 		become_member(node, node->lost.member, node->lost.incarnation, node->lost.boot + 100);
 		return;
 	}
@@ -162,12 +166,23 @@ join_step(SimNode * node, uint64 unused, uint64 unused2)
 		return;
 	}
 	command.token.id = sim_random() | 1;
-	command.token.role = sim_chance(80) ? QDB_ROLE_VOTER : QDB_ROLE_REPLICA;
+	command.token.role = node->join_role >= 0 ? node->join_role :
+		sim_chance(80) ? QDB_ROLE_VOTER : QDB_ROLE_REPLICA;
 	command.token.expires_us = SIM_UNIX * 2;
 	(void) sim_request(other, &command);
 	command.type = QDB_CMD_MEMBER_ADD;
 	sim_set_member(&command.member, node->index, state->next_member_id, node->joining);
 	(void) sim_request(other, &command);
+}
+
+void
+sim_join(SimNode * node, int role)
+{
+	if (node->joining != 0 || node->disk.member)
+		return;
+	node->join_role = role;
+	node->joining = ++next_incarnation;
+	sim_at(JOIN_US, join_step, node, 0, 0);
 }
 
 static void
@@ -177,10 +192,11 @@ replace_lost(void)
 	{
 		SimNode    *node = sim.nodes[i];
 
-		if (node->joining != 0 || node->disk.member || !(node->disk.wiped || sim_chance(20)))
+		/* Scripts let those join that never were members. */
+		if (node->joining != 0 || node->disk.member ||
+			!(node->disk.wiped || (sim.profile.family == SIM_UNDIRECTED && sim_chance(20))))
 			continue;
-		node->joining = ++next_incarnation;
-		sim_at(JOIN_US, join_step, node, 0, 0);
+		sim_join(node, -1);
 	}
 }
 

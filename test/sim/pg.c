@@ -432,9 +432,13 @@ WalRcvForceReply(void)
 }
 
 XLogRecPtr
-GetWalRcvFlushRecPtr(XLogRecPtr *start, TimeLineID *timeline)
+GetWalRcvFlushRecPtr(XLogRecPtr *start, TimeLineID *receive_timeline)
 {
-	return sim_lsn(sim.current->receiver.flushed);
+	uint32		n = sim.current->receiver.flushed;
+
+	if (receive_timeline != NULL)
+		*receive_timeline = n > 0 ? sim.current->disk.log.rec[n - 1].timeline : 1;
+	return sim_lsn(n);
 }
 
 int
@@ -561,21 +565,19 @@ qdb_cluster_hash(const char *cluster_id)
 	return 1;
 }
 
-void
-qdb_health_turn(void)
-{
-}
+extern bool sim_is_sick(void);
 
-const char *
-qdb_sickness(void)
+/* What health.c would see, at once. */
+bool
+sim_is_sick(void)
 {
-	return "";
+	return sim.current->sick || sim.current->disk.full;
 }
 
 bool
 qdb_postmaster_hangs(void)
 {
-	return false;
+	return sim.current->postmaster_hangs;
 }
 
 void

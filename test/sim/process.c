@@ -110,8 +110,9 @@ sim_realloc(void *p, size_t size)
 	return new;
 }
 
-static void
-free_all(SimNode * node)
+/* What its process had. */
+void
+sim_process_free(SimNode * node)
 {
 	while (node->allocations != NULL)
 		sim_free((Allocation *) node->allocations + 1);
@@ -390,7 +391,7 @@ sim_process_start(SimNode * node, int64 delay_us)
 {
 	SimProcess *process = &node->coordinator;
 
-	free_all(node);
+	sim_process_free(node);
 	reset_image(node->image);
 	*node->image->shared = node->shared;
 	process->alive = true;

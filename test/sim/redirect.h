@@ -33,7 +33,9 @@ extern void sim_exit(int code) __attribute__((noreturn));
 #define qdb_state_apply	sim_image_apply
 
 /* A schedule commits some dozen commands: snapshots are to be seen in it. */
-#define SNAPSHOT_THRESHOLD	24
+extern unsigned sim_snapshot_threshold(void);
+
+#define SNAPSHOT_THRESHOLD	sim_snapshot_threshold()
 #define SNAPSHOT_TRAILING	4
 
 #endif							/* QDB_SIM_REDIRECT_H */

@@ -48,7 +48,7 @@ source_there(const SimNode * node)
 
 	return source->server_up && !source->stopped && source->seat_epoch == node->resync.epoch &&
 		source->disk.identity.boot == node->resync.source_boot &&
-		!sim_is_cut(node->index, source->index) && !sim_is_cut(source->index, node->index);
+		!sim_is_cut(SIM_STREAMS, node->index, source->index) && !sim_is_cut(SIM_STREAMS, source->index, node->index);
 }
 
 /* The holder of the seat, its gate open. */

@@ -104,6 +104,16 @@ make_first_log(int voters)
 	add_setting("open_timeout", 600 + 100 * sim_below(15));
 }
 
+/* As a first voter has it, or a backup of then. */
+void
+sim_first_raft_disk(SimRaftDisk * disk, uint64 id)
+{
+	sim_raft_disk_begin(disk, id);
+	disk->term = 1;
+	for (size_t i = 0; i < first_log.n; i++)
+		sim_raft_disk_add(disk, 1, first_log.entries[i].type, first_log.entries[i].data, first_log.entries[i].len);
+}
+
 static void
 set_up_node(SimNode * node, bool voter)
 {
@@ -116,6 +126,7 @@ set_up_node(SimNode * node, bool voter)
 	sim_raft_disk_clear(&disk->raft);
 	process.alive = process.started = process.runnable = false;
 	sim_process_kill(node);
+	sim_process_free(node);
 	memset(node, 0, sizeof(*node));
 	node->image = image;
 	node->coordinator = process;
@@ -137,10 +148,7 @@ set_up_node(SimNode * node, bool voter)
 	disk->identity.incarnation = 101 + index;
 	disk->identity.boot = 1;
 	disk->promised = 1;
-	sim_raft_disk_begin(&disk->raft, index + 1);
-	disk->raft.term = 1;
-	for (size_t i = 0; i < first_log.n; i++)
-		sim_raft_disk_add(&disk->raft, 1, first_log.entries[i].type, first_log.entries[i].data, first_log.entries[i].len);
+	sim_first_raft_disk(&disk->raft, index + 1);
 	disk->log.n = disk->log.written = disk->log.flushed = 1;
 	disk->log.rec[0] = (SimRecord)
 	{
@@ -162,6 +170,7 @@ set_up(void)
 	sim.now_us = SIM_TRUE_START;
 	sim.latency_us = 500;
 	sim.loss = 0;
+	sim.rest_us = 0;
 	sim.reorder = sim.healed = false;
 	sim.next_serial = 0;
 	sim.violation = NULL;
@@ -183,6 +192,8 @@ set_up(void)
 	}
 	sim_clients_begin();
 	sim_faults_begin();
+	sim_streams_begin();
+	sim_directed_begin();
 	sim_operators_begin();
 }
 

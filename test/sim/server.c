@@ -34,8 +34,12 @@ replay(SimNode * node, uint64 unused, uint64 unused2)
 		return;
 	for (; n > 0 && node->applied < log->n && !node->replay_held; n--)
 	{
-		node->data[node->applied] = log->rec[node->applied].id;
-		node->applied++;
+		uint32		i = node->applied++;
+
+		/* A page that is past the record would be left as it is. */
+		if (node->data[i] != 0 && node->data[i] != log->rec[i].id)
+			sim_violation("I12", "%s replays at %u over a change that its WAL does not have", node->host, i);
+		node->data[i] = log->rec[i].id;
 	}
 	/* Now and then a restartpoint: pages are on disk up to here. */
 	if (sim_chance(2) && node->applied >= node->disk.min_recovery && node->applied <= log->flushed)
@@ -79,7 +83,7 @@ sim_server_start(SimNode * node)
 	node->applied = Min(disk->redo, disk->log.n);
 	node->released = 0;
 	node->seen_open = 0;
-	node->seat_epoch = 0;
+	node->seat_epoch = node->seat_taker = 0;
 	memset(node->streams, 0, sizeof(node->streams));
 	memset(&node->resync, 0, sizeof(node->resync));
 	sim_enter(node);
@@ -108,11 +112,12 @@ lose_memory(SimNode * node, bool power)
 	log->n = log->written = n;
 	if (power)
 		log->flushed = n;
-	for (uint32 i = n; i < SIM_MAX_RECORDS; i++)
-		node->data[i] = 0;
 	/* Crash recovery of a primary replays all there is. */
 	if (!node->in_recovery)
 		node->disk.min_recovery = n;
+	/* Pages that are on disk are from before that, also where their WAL was trimmed. */
+	for (uint32 i = node->disk.min_recovery; i < SIM_MAX_RECORDS; i++)
+		node->data[i] = 0;
 	if (!SIM_KEEPS(SIM_RULE_DURABLE_PROMISE) && n > 0)
 	{
 		const QdbGrant *grant = NULL;
@@ -185,12 +190,13 @@ finish_promotion(SimNode * node, uint64 unused, uint64 unused2)
 
 	if (!node->promoting)
 		return;
-	if (node->applied < disk->log.n || node->replay_held)
+	if (node->applied < disk->log.n || node->replay_held || node->promotion_held)
 	{
 		sim_later(2 * SIM_MS, finish_promotion, node, 0, 0);
 		return;
 	}
 	node->promoting = false;
+	sim_receiver_shut_down(node);
 	node->in_recovery = false;
 	node->timeline = node->promote_grant.timeline;
 	disk->log.written = disk->log.flushed = disk->log.n;

@@ -243,6 +243,7 @@ struct SimNode
 	SimDisk		disk;
 	QdbIdentity lost;			/* of a disk that was lost */
 	uint64		joining;		/* incarnation it joins with; 0: it does not */
+	int			join_role;		/* -1: either */
 
 	/* Shared memory and processes of the server. */
 	QdbShared  *shared;
@@ -253,6 +254,11 @@ struct SimNode
 	bool		replaying;		/* an event for it is queued */
 	bool		replay_held;	/* a query is in the way */
 	bool		promoting;
+	bool		promotion_held; /* startup is busy with something */
+	int64		wal_fsync_us;	/* more than fsync_us, of WAL alone */
+	bool		postmaster_hangs;
+	bool		sick;			/* its coordinator sees that it cannot be
+								 * primary */
 	QdbGrant	promote_grant;
 	bool		frozen;
 	bool		flushing;
@@ -264,6 +270,8 @@ struct SimNode
 
 	/* Streamer. */
 	uint64		seat_epoch;		/* that it serves; 0 none */
+	uint64		seat_taker;		/* 0, or without a seat: WAL is handed to this
+								 * member */
 	uint64		last_connection;
 	SimStream	streams[SIM_MAX_NODES];
 };
@@ -323,6 +331,22 @@ typedef struct SimGhost
 	}			writer[SIM_MAX_EPOCHS];
 }			SimGhost;
 
+/* What a directed schedule is about (directed.c). */
+typedef enum SimFamily
+{
+	SIM_UNDIRECTED,
+	SIM_OLD_PROMISE,			/* a voter loses its power after its report */
+	SIM_LATE_REPLAY,			/* who has the commit has not replayed it */
+	SIM_SLOW_FLUSH,				/* the primary flushes late */
+	SIM_OLD_ACKS,				/* acks of an epoch come in a later one */
+	SIM_SLOW_PROMOTION,			/* superseded before it ends */
+	SIM_LOST_DISK,				/* of one of two that know of an epoch */
+	SIM_OWN_NUMBERS,			/* growth that a cut off primary hears of late */
+	SIM_BOTH_NUMBERS,			/* growth that it does not hear of */
+	SIM_SICK,					/* who has most WAL, or the seat, is not fit */
+	SIM_NFAMILIES
+}			SimFamily;
+
 /* What may happen in a schedule. */
 typedef struct SimProfile
 {
@@ -347,7 +371,16 @@ typedef struct SimProfile
 								 * follows */
 	bool		held_replay;
 	bool		long_leases;
+	int			family;			/* SimFamily */
 }			SimProfile;
+
+/* What has ports of its own, so that a partition may cut it alone. */
+typedef enum SimNet
+{
+	SIM_MESH,					/* between coordinators */
+	SIM_STREAMS,				/* between streamers, receivers, resync workers */
+	SIM_NNETS
+}			SimNet;
 
 typedef struct SimWorld
 {
@@ -360,7 +393,8 @@ typedef struct SimWorld
 	SimNode    *nodes[SIM_MAX_NODES];
 	SimNode    *current;		/* whose process runs */
 	jmp_buf		scheduler;
-	int64		cut[SIM_MAX_NODES][SIM_MAX_NODES];	/* until then; directed */
+	int64		cut[SIM_NNETS][SIM_MAX_NODES][SIM_MAX_NODES];	/* until then; directed */
+	int64		rest_us;		/* until then no client writes */
 	int64		latency_us;
 	int			loss;			/* percent */
 	bool		reorder;
@@ -379,6 +413,7 @@ typedef struct SimWorld
 
 extern SimWorld sim;
 extern bool qdb_rule_off[];
+extern int	sim_only_family;	/* SIM_NFAMILIES: as the seed says */
 
 #define SIM_KEEPS(rule)		(!qdb_rule_off[rule])
 
@@ -398,11 +433,13 @@ extern bool sim_next_event(int64 until_us);
 /* ---- schedule.c ---- */
 /* Runs one; true: nothing was violated. */
 extern bool sim_run(uint64 seed, bool trace);
+extern void sim_first_raft_disk(SimRaftDisk * disk, uint64 id);
 
 /* ---- process.c ---- */
 extern void sim_images_load(const char *path, int n);
 extern void sim_process_start(SimNode * node, int64 delay_us);
 extern void sim_process_kill(SimNode * node);
+extern void sim_process_free(SimNode * node);
 extern void sim_process_wake(SimNode * node, int64 delay_us);
 
 /* In a process: waits that long, or until it is woken. */
@@ -421,7 +458,8 @@ extern void sim_set_clock(SimNode * node, double rate, int64 jump_us);
 /* ---- net.c ---- */
 extern void sim_net_begin(void);
 extern void sim_net_node_died(SimNode * node);
-extern bool sim_is_cut(int from, int to);
+extern bool sim_is_cut(SimNet net, int from, int to);
+extern void sim_cut(SimNet net, int from, int to, int64 us);
 extern int64 sim_delay(int from, int to);	/* of a message; -1: lost */
 extern SimNode * sim_node_at(int port, bool replication);
 
@@ -459,10 +497,24 @@ extern void sim_receiver_begin(SimNode * node);
 extern bool sim_receiver_park(SimNode * node);
 extern void sim_streams_forget(SimNode * node, uint64 member);
 extern void sim_close_streams(SimNode * node);
+extern void sim_receiver_shut_down(SimNode * node);
+
+/* Acks that were sent long ago come once more. */
+extern void sim_old_acks(const SimNode * from, SimNode * source);
+extern void sim_streams_begin(void);
 
 /* ---- resync.c ---- */
 extern void sim_resync_start(SimNode * node, int task);
 extern void sim_apply_plan(SimNode * node);
+
+/* ---- directed.c ---- */
+
+/* The family of a seed; most have none. */
+extern int	sim_family(uint64 seed);
+extern int	sim_family_of_rule(int rule);
+extern void sim_directed_profile(SimProfile * p);
+extern void sim_directed_begin(void);
+extern unsigned sim_snapshot_threshold(void);
 
 /* ---- client.c ---- */
 extern void sim_clients_begin(void);
@@ -471,6 +523,11 @@ extern void sim_released(SimNode * node);
 /* Through the mailbox of a node, as a backend does; false: no room. */
 extern bool sim_request(SimNode * node, const QdbCommand *command);
 extern bool sim_request_named(SimNode * node, QdbRequestKind kind, const char *name, int64 value);
+
+/* ---- operator.c ---- */
+
+/* The node becomes a member, again or for the first time. */
+extern void sim_join(SimNode * node, int role);
 
 /* ---- check.c ---- */
 extern void sim_check_node(SimNode * node);

@@ -102,7 +102,7 @@ arrived(Connection * c, bool down, Message * message)
 
 	if (pipe->head == pipe->tail)
 		return false;
-	if (sim_is_cut(from, to) || sim.nodes[to]->stopped)
+	if (sim_is_cut(SIM_STREAMS, from, to) || sim.nodes[to]->stopped)
 	{
 		sim_at(RETRY_US, down ? take_down : take_up, sim.nodes[to], c->serial, 0);
 		return false;
@@ -169,10 +169,17 @@ publish_streams(SimNode * node)
 
 /* As look_at_seat in src/wal/streamer.c. */
 static uint64
-current_seat(SimNode * node)
+current_seat(SimNode * node, uint64 *taker)
 {
 	const QdbShared *shared = node->shared;
 
+	*taker = 0;
+	if (shared->donate_epoch != 0 && shared->promised == shared->donate_epoch &&
+		shared->promising == shared->donate_epoch && node->in_recovery)
+	{
+		*taker = shared->donate_taker;
+		return shared->donate_epoch;
+	}
 	if (shared->seat_epoch == 0 || shared->promised != shared->seat_epoch ||
 		shared->promising != shared->seat_epoch || node->in_recovery ||
 		node->timeline != shared->seat_timeline ||
@@ -201,7 +208,9 @@ history_fits(SimNode * node, TimeLineID timeline, uint32 n)
 		return true;
 	if (!sim_switch_point(node, timeline, &limit))
 		return n == 0;
-	if (timeline == node->timeline)
+	if (node->seat_taker != 0)
+		limit = Min(limit, sim_index(node->shared->donate_end));
+	else if (timeline == node->timeline)
 		limit = node->disk.log.flushed;
 	return n <= limit;
 }
@@ -215,6 +224,7 @@ take_hello(SimNode * node, Connection * c, const Message * hello)
 	Message		welcome = {.kind = MESSAGE_WELCOME};
 
 	if (node->seat_epoch == 0 || hello->name.epoch != node->seat_epoch ||
+		(node->seat_taker != 0 && node->seat_taker != hello->member) ||
 		member == NULL || member->incarnation != hello->name.incarnation ||
 		!history_fits(node, hello->timeline, hello->from))
 	{
@@ -335,6 +345,8 @@ send_wal(SimNode * node, SimStream * stream)
 	uint32		upto = SIM_KEEPS(SIM_RULE_FLUSHED_ONLY) ? log->flushed : log->n;	/* I4 */
 	Connection *c = find_connection(stream->serial);
 
+	if (node->seat_taker != 0)
+		upto = sim_index(node->shared->donate_end);
 	while (c != NULL && stream->sent < upto && c->down.head - c->down.tail < MAX_MESSAGES / 2)
 	{
 		Message		message = {.kind = MESSAGE_WAL,.from = stream->sent};
@@ -404,21 +416,24 @@ void
 sim_streamer_turn(SimNode * node)
 {
 	uint64		epoch;
+	uint64		taker;
 
 	if (!node->server_up || node->stopped)
 		return;
-	epoch = current_seat(node);
-	if (epoch != node->seat_epoch)
+	epoch = current_seat(node, &taker);
+	if (epoch != node->seat_epoch || taker != node->seat_taker)
 	{
 		for (int i = 0; i < SIM_MAX_NODES; i++)
 			if (node->streams[i].used)
 				close_stream(&node->streams[i], true);
 		node->seat_epoch = epoch;
+		node->seat_taker = taker;
 		publish_streams(node);
 	}
 	if (epoch == 0)
 		return;
-	count_and_release(node);
+	if (taker == 0)
+		count_and_release(node);
 	for (int i = 0; i < SIM_MAX_NODES; i++)
 		if (node->streams[i].used && node->streams[i].streaming)
 			send_wal(node, &node->streams[i]);
@@ -543,6 +558,47 @@ take_welcome(SimNode * node, Connection * c, const Message * welcome)
 	sim_trace(node, "streams from h%d in epoch %llu from %u", c->source, (unsigned long long) r->epoch, r->written);
 }
 
+/* ---- acks that come late ---- */
+
+static struct
+{
+	int			node;
+	int			source;
+	Message		ack;
+}			kept[64];
+static uint32 nkept;
+
+static void
+keep_ack(const SimNode * node, int source, const Message * ack)
+{
+	kept[nkept % lengthof(kept)].node = node->index;
+	kept[nkept % lengthof(kept)].source = source;
+	kept[nkept++ % lengthof(kept)].ack = *ack;
+}
+
+void
+sim_streams_begin(void)
+{
+	nkept = 0;
+}
+
+/* As if they had come on the member's connection of now: their names tell. */
+void
+sim_old_acks(const SimNode * from, SimNode * source)
+{
+	if (!source->server_up || source->stopped)
+		return;
+	for (uint32 k = 0; k < Min(nkept, lengthof(kept)); k++)
+	{
+		if (kept[k].node != from->index || kept[k].source != source->index)
+			continue;
+		for (int i = 0; i < SIM_MAX_NODES; i++)
+			if (source->streams[i].used && source->streams[i].member == kept[k].ack.member)
+				take_ack(source, &source->streams[i], &kept[k].ack);
+	}
+	sim_streamer_turn(source);
+}
+
 static void
 send_ack(SimNode * node)
 {
@@ -567,6 +623,8 @@ send_ack(SimNode * node)
 	ack.apply = Min(node->applied, r->flushed);
 	sim_check_ack(node, sim.nodes[c->source], Min(r->flushed, r->written));
 	post(c, false, &ack);
+	if (sim.profile.family == SIM_OLD_ACKS)
+		keep_ack(node, c->source, &ack);
 }
 
 static void
@@ -698,6 +756,15 @@ sim_receiver_begin(SimNode * node)
 	memset(&node->receiver, 0, sizeof(node->receiver));
 	sim_later(TICK_US, receiver_tick, node, 0, 0);
 	sim_later(STREAMER_TICK_US, streamer_tick, node, 0, 0);
+}
+
+/* A promotion ends it. */
+void
+sim_receiver_shut_down(SimNode * node)
+{
+	if (node->receiver.state == SIM_LINK_NONE)
+		return;
+	disconnect(node, true);
 }
 
 /* The server has died. */
