@@ -146,7 +146,7 @@ qdb_sql_rotate_certificates(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot rotate certificates that the cluster has not issued"),
-				 errhint("Replace the files that quantadb.tls_cert_file and its like name, and restart.")));
+				 errhint("Replace the files that quantadb.tls_cert_file and its like name, and reload.")));
 	qdb_run_command(&command, "rotate the certificates");
 	PG_RETURN_VOID();
 }

@@ -27,7 +27,6 @@
 #include "common/file_perm.h"
 
 #define STRANGER_NAME		"quantadb joiner"
-#define URI_FORMAT			"quantadb:%s:%llu:%llu:%llu"
 #define CA_DAYS				(20 * 365)
 #define STRANGER_SECONDS	3600
 #define CLOCK_SKEW_SECONDS	86400	/* hosts whose clocks differ */
@@ -227,11 +226,10 @@ static bool
 add_names(X509 *cert, const QdbCertName *name)
 {
 	GENERAL_NAMES *names = GENERAL_NAMES_new();
-	char		uri[160];
+	char		uri[QDB_CERT_URI_SIZE];
 	bool		ok;
 
-	snprintf(uri, sizeof(uri), URI_FORMAT, name->cluster_id, (unsigned long long) name->member,
-			 (unsigned long long) name->incarnation, (unsigned long long) name->rotation);
+	qdb_cert_uri_format(name, uri, sizeof(uri));
 	ok = names != NULL && add_name(names, GEN_URI, uri, (int) strlen(uri)) &&
 		add_host(names, name->host) && add_host(names, "localhost") &&
 		add_host(names, "127.0.0.1") && add_host(names, "::1") &&
@@ -281,32 +279,6 @@ qdb_is_stranger(X509 *cert)
 	return read_common_name(cert, name, sizeof(name)) && strcmp(name, STRANGER_NAME) == 0;
 }
 
-static bool
-parse_uri(const ASN1_STRING *uri, QdbCertName *name)
-{
-	char		text[160];
-	char		again[160];
-	int			length = ASN1_STRING_length(uri);
-	unsigned long long member;
-	unsigned long long incarnation;
-	unsigned long long rotation;
-
-	if (length <= 0 || length >= (int) sizeof(text))
-		return false;
-	memcpy(text, ASN1_STRING_get0_data(uri), length);
-	text[length] = '\0';
-
-	if (sscanf(text, "quantadb:%36[0-9a-f-]:%llu:%llu:%llu", name->cluster_id, &member,
-			   &incarnation, &rotation) != 4)
-		return false;
-	/* Strict: the text must be what we would have written. */
-	snprintf(again, sizeof(again), URI_FORMAT, name->cluster_id, member, incarnation, rotation);
-	name->member = member;
-	name->incarnation = incarnation;
-	name->rotation = rotation;
-	return strcmp(text, again) == 0 && member != 0;
-}
-
 bool
 qdb_read_cert_name(X509 *cert, QdbCertName *name)
 {
@@ -320,7 +292,8 @@ qdb_read_cert_name(X509 *cert, QdbCertName *name)
 		int			type;
 		ASN1_STRING *value = GENERAL_NAME_get0_value(sk_GENERAL_NAME_value(names, i), &type);
 
-		found = type == GEN_URI && parse_uri(value, name);
+		found = type == GEN_URI && ASN1_STRING_length(value) > 0 &&
+			qdb_cert_uri_parse(ASN1_STRING_get0_data(value), ASN1_STRING_length(value), name);
 	}
 	GENERAL_NAMES_free(names);
 	if (!found)
@@ -415,6 +388,26 @@ read_file(const char *path, char *buf, size_t size)
 	length = fread(buf, 1, size, file);
 	fclose(file);
 	return length == size ? 0 : length;
+}
+
+bool
+qdb_hash_files(const char *const *paths, int n, uint8 *hash)
+{
+	static char text[16 * 1024];
+	EVP_MD_CTX *context = EVP_MD_CTX_new();
+	bool		ok = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
+
+	for (int i = 0; ok && i < n; i++)
+	{
+		size_t		length = read_file(paths[i], text, sizeof(text));
+
+		ok = length > 0 && EVP_DigestUpdate(context, &length, sizeof(length)) == 1 &&
+			EVP_DigestUpdate(context, text, length) == 1;
+	}
+	ok = ok && EVP_DigestFinal_ex(context, hash, NULL) == 1;
+	EVP_MD_CTX_free(context);
+	explicit_bzero(text, sizeof(text));
+	return ok;
 }
 
 X509 *

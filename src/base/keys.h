@@ -25,23 +25,12 @@
 
 #include "base/base.h"
 #include "core/join.h"
+#include "core/peer.h"
 
 #define QDB_KEYS_DIR		QDB_DIR "/keys"
 #define QDB_CA_CERT			QDB_KEYS_DIR "/ca.crt"
 #define QDB_CA_KEY			QDB_KEYS_DIR "/ca.key"
 #define QDB_NODE_PEM		QDB_KEYS_DIR "/node.pem"
-
-/* What a certificate says about its owner. */
-typedef struct QdbCertName
-{
-	char		cluster_id[QDB_CLUSTER_ID_SIZE];	/* empty: no certificate
-													 * of ours */
-	uint64		member;
-	uint64		incarnation;
-	uint64		rotation;
-	char		name[QDB_NAME_SIZE];
-	char		host[QDB_HOST_SIZE];	/* for signing only */
-} QdbCertName;
 
 /* Postmaster, at start: asks the command for the passphrase; children inherit it. */
 extern void qdb_read_passphrase(void);
@@ -74,6 +63,9 @@ extern bool qdb_store_certificate(const char *path, X509 *cert);
 extern bool qdb_store_key(const char *path, EVP_PKEY *key);
 extern bool qdb_store_node(EVP_PKEY *key, X509 *cert);	/* QDB_NODE_PEM */
 extern bool qdb_make_keys_folder(void);
+
+/* SHA-256 of these files together; false: one cannot be read. */
+extern bool qdb_hash_files(const char *const *paths, int n, uint8 *hash);
 
 /* PEM text in memory; unencrypted, for the wire inside of TLS.  0: failed. */
 extern int	qdb_certificate_to_pem(X509 *cert, char *pem, size_t size);

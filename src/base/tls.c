@@ -129,50 +129,76 @@ make_context(const SSL_METHOD *method, X509 *cert, EVP_PKEY *key, X509 *ca)
 }
 
 static void
-forget_contexts(void)
+free_contexts(Contexts *c)
 {
-	SSL_CTX_free(contexts.server);
-	SSL_CTX_free(contexts.server_strangers);
-	SSL_CTX_free(contexts.client);
-	memset(&contexts, 0, sizeof(contexts));
+	SSL_CTX_free(c->server);
+	SSL_CTX_free(c->server_strangers);
+	SSL_CTX_free(c->client);
+	memset(c, 0, sizeof(*c));
 }
 
-/* False: reason says why there is no TLS now. */
+/* From the files as they are now.  False: reason says why there are none. */
 static bool
-load_contexts(void)
+make_contexts(Contexts *c)
 {
-	uint32		generation = pg_atomic_read_u32(&qdb_shared->key_generation);
 	bool		company = qdb_company_certificates();
-	X509	   *cert;
-	EVP_PKEY   *key;
-	X509	   *ca;
+	X509	   *cert = qdb_load_certificate(company ? qdb_tls_cert_file : QDB_NODE_PEM);
+	EVP_PKEY   *key = cert != NULL ? qdb_load_key(company ? qdb_tls_key_file : QDB_NODE_PEM) : NULL;
+	X509	   *ca = key != NULL ? qdb_load_certificate(ca_path()) : NULL;
 
-	if (contexts.loaded && contexts.generation == generation)
-		return true;
-	cert = qdb_load_certificate(company ? qdb_tls_cert_file : QDB_NODE_PEM);
-	key = cert != NULL ? qdb_load_key(company ? qdb_tls_key_file : QDB_NODE_PEM) : NULL;
-	ca = key != NULL ? qdb_load_certificate(ca_path()) : NULL;
-	ERR_clear_error();
+	memset(c, 0, sizeof(*c));
 	if (ca != NULL)
 	{
-		forget_contexts();
-		contexts.generation = generation;
-		contexts.server = make_context(TLS_server_method(), cert, key, ca);
-		contexts.server_strangers = make_context(TLS_server_method(), cert, key, ca);
-		contexts.client = make_context(TLS_client_method(), cert, key, ca);
-		contexts.loaded = contexts.server != NULL && contexts.server_strangers != NULL && contexts.client != NULL;
-		if (contexts.loaded)
-			SSL_CTX_set_verify(contexts.server_strangers,
-							   SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, admit_strangers);
+		c->server = make_context(TLS_server_method(), cert, key, ca);
+		c->server_strangers = make_context(TLS_server_method(), cert, key, ca);
+		c->client = make_context(TLS_client_method(), cert, key, ca);
+		c->loaded = c->server != NULL && c->server_strangers != NULL && c->client != NULL;
 	}
-	if (!contexts.loaded)
+	if (c->loaded)
+		SSL_CTX_set_verify(c->server_strangers, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, admit_strangers);
+	else
+	{
 		snprintf(reason, sizeof(reason), "TLS is not available: %s",
 				 ca == NULL ? qdb_keys_error() : "certificate and key do not fit");
+		free_contexts(c);
+	}
 	ERR_clear_error();
 	X509_free(cert);
 	EVP_PKEY_free(key);
 	X509_free(ca);
+	return c->loaded;
+}
+
+/*
+ * False: reason says why there is no TLS now.  Where new files cannot be used, a process
+ * that has read those before goes on with them: a mistake in a file cuts nobody off at once.
+ */
+static bool
+load_contexts(void)
+{
+	uint32		generation = pg_atomic_read_u32(&qdb_shared->key_generation);
+	Contexts	fresh;
+
+	if (contexts.loaded && contexts.generation == generation)
+		return true;
+	if (make_contexts(&fresh))
+	{
+		free_contexts(&contexts);
+		contexts = fresh;
+		contexts.generation = generation;
+	}
 	return contexts.loaded;
+}
+
+bool
+qdb_tls_files_usable(const char **why)
+{
+	Contexts	fresh;
+	bool		usable = make_contexts(&fresh);
+
+	free_contexts(&fresh);
+	*why = reason;
+	return usable;
 }
 
 static SSL *

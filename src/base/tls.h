@@ -62,6 +62,9 @@ extern const char *qdb_judge_certificate(const QdbState *state, const QdbPeerCer
 /* SHA-256 of the authority's certificate, for join tokens. */
 extern bool qdb_authority_hash(uint8 *hash);
 
+/* Can the key files be used as they are now?  *why: if not, why. */
+extern bool qdb_tls_files_usable(const char **why);
+
 /* New files are in place: every process uses them from its next connection on. */
 extern void qdb_keys_changed(void);
 

@@ -34,6 +34,7 @@ static uint8 new_hash[QDB_KEY_HASH_SIZE];
 static bool old_key_known = false;	/* the state still names our old one */
 static int64 next_look_us = 0;
 static int64 next_ask_us = 0;
+static uint8 company_files[QDB_KEY_HASH_SIZE];	/* as they were last looked at */
 
 /* Who we are, as a certificate says it. */
 static void
@@ -270,12 +271,48 @@ needs_renewal(X509 *cert)
 	return age * 3 > life;
 }
 
+/* True: a company's files are others than they were, or cannot be read. */
+static bool
+note_company_files(void)
+{
+	const char *const paths[] = {qdb_tls_cert_file, qdb_tls_key_file, qdb_tls_ca_file};
+	uint8		hash[QDB_KEY_HASH_SIZE] = {0};
+	bool		same = qdb_hash_files(paths, lengthof(paths), hash) && memcmp(hash, company_files, sizeof(hash)) == 0;
+
+	memcpy(company_files, hash, sizeof(hash));
+	return !same;
+}
+
+/*
+ * The settings were read again: so are a company's files, where they have changed.
+ * They are tried first, so that a certificate without its key harms nobody.
+ */
+void
+qdb_certificates_reload(void)
+{
+	const char *why;
+
+	if (!qdb_company_certificates() || qdb_plaintext() || !note_company_files())
+		return;
+	if (!qdb_tls_files_usable(&why))
+	{
+		ereport(LOG,
+				(errmsg("[cluster] the new certificate files cannot be used: %s", why),
+				 errhint("Mend the files and reload. Processes that run go on with those before; one that starts has none.")));
+		return;
+	}
+	qdb_keys_changed();
+	ereport(LOG, (errmsg("[cluster] the certificate files were read again")));
+}
+
 void
 qdb_certificates_begin(void)
 {
 	X509	   *cert;
 	EVP_PKEY   *key;
 
+	if (qdb_company_certificates())
+		(void) note_company_files();
 	if (qdb_company_certificates() || qdb_plaintext())
 		return;
 	cert = qdb_load_certificate(QDB_NODE_PEM);

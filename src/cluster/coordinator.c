@@ -455,6 +455,7 @@ qdb_coordinator_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			qdb_certificates_reload();
 		}
 		/* A barrier (DROP DATABASE and the like) waits for every process. */
 		CHECK_FOR_INTERRUPTS();

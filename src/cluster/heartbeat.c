@@ -16,11 +16,6 @@
 #include "base/status.h"
 #include "cluster/internal.h"
 
-#define FLAG_ABLE			0x01
-#define FLAG_LEASE_REQUEST	0x02
-#define FLAG_LEASE_GRANT	0x04
-#define FLAG_WANTS_UPSTREAM	0x08
-#define NEVER				UINT64_MAX
 #define CAUGHT_UP_BYTES		(1024 * 1024)
 
 static int64 next_beat_us = 0;
@@ -76,19 +71,6 @@ closed_membership(void)
 	return pg_atomic_read_u64(&qdb_shared->quorum_membership);
 }
 
-static void
-put_progress(QdbWriter *w)
-{
-	QdbProgress progress;
-
-	SpinLockAcquire(&qdb_shared->mutex);
-	progress = qdb_shared->progress;
-	SpinLockRelease(&qdb_shared->mutex);
-	qdb_put_string(w, progress.step);
-	qdb_put_u64(w, progress.done);
-	qdb_put_u64(w, progress.total);
-}
-
 static uint64
 own_upstream(void)
 {
@@ -101,52 +83,49 @@ own_upstream(void)
 }
 
 static void
-put_heartbeat(QdbWriter *w, uint8 flags, uint64 lease_epoch, int64 lease_sent)
+fill_heartbeat(QdbHeartbeat *beat)
 {
-	uint64		ids[QDB_MAX_MEMBERS];
-	uint32		n = collect_caught_up(ids);
 	int64		heard = primary_heard();
+	QdbProgress progress;
 	XLogRecPtr	archived;
 	TimeLineID	archived_timeline;
-	int32		limits[QDB_NLIMITS];
 
+	SpinLockAcquire(&qdb_shared->mutex);
+	progress = qdb_shared->progress;
+	SpinLockRelease(&qdb_shared->mutex);
 	qdb_read_archived(&archived, &archived_timeline);
 	if (qdb_co.why_not[0] == '\0')
-		flags |= FLAG_ABLE;
+		beat->flags |= QDB_BEAT_ABLE;
 	if (qdb_wants_upstream())
-		flags |= FLAG_WANTS_UPSTREAM;
-	qdb_put_u8(w, flags);
-	qdb_put_u64(w, qdb_co.wal_end);
-	qdb_put_string(w, qdb_node_state_text(qdb_shared->node_state));
-	qdb_put_string(w, qdb_co.why_not);
-	put_progress(w);
-	qdb_put_u64(w, own_upstream());
-	qdb_put_u64(w, qdb_own_redo());
-	qdb_put_u64(w, qdb_shared->promised);
-	qdb_put_u64(w, qdb_shared->open_epoch);
-	qdb_put_u64(w, heard == 0 ? NEVER : (uint64) Max(qdb_co.now_us - heard, 0));
-	qdb_put_u64(w, closed_membership());
-	qdb_put_u64(w, archived);
-	qdb_put_u32(w, archived_timeline);
-	qdb_put_u64(w, lease_epoch);
-	qdb_put_u64(w, (uint64) lease_sent);
-	qdb_own_limits(limits);
-	for (int i = 0; i < QDB_NLIMITS; i++)
-		qdb_put_u32(w, (uint32) limits[i]);
-	qdb_put_u8(w, (uint8) n);
-	for (uint32 i = 0; i < n; i++)
-		qdb_put_u64(w, ids[i]);
+		beat->flags |= QDB_BEAT_WANTS_UPSTREAM;
+	beat->wal_end = qdb_co.wal_end;
+	strlcpy(beat->state, qdb_node_state_text(qdb_shared->node_state), sizeof(beat->state));
+	strlcpy(beat->why_not, qdb_co.why_not, sizeof(beat->why_not));
+	strlcpy(beat->step, progress.step, sizeof(beat->step));
+	beat->done = progress.done;
+	beat->total = progress.total;
+	beat->upstream = own_upstream();
+	beat->redo = qdb_own_redo();
+	beat->promised = qdb_shared->promised;
+	beat->gate_epoch = qdb_shared->open_epoch;
+	beat->primary_age_us = heard == 0 ? QDB_BEAT_NEVER : (uint64) Max(qdb_co.now_us - heard, 0);
+	beat->closed_membership = closed_membership();
+	beat->archived = archived;
+	beat->archived_timeline = archived_timeline;
+	qdb_own_limits(beat->limits);
+	beat->ncaught_up = collect_caught_up(beat->caught_up);
 }
 
 static void
 send_heartbeat(QdbPeer *peer, uint8 flags, uint64 lease_epoch, int64 lease_sent)
 {
-	uint8		buf[1024];
-	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
+	QdbHeartbeat beat = {.flags = flags,.lease_epoch = lease_epoch,.lease_sent = (uint64) lease_sent};
+	uint8		buf[QDB_PEER_MAX_BYTES];
+	uint32		length = sizeof(buf);
 
-	put_heartbeat(&w, flags, lease_epoch, lease_sent);
-	if (!w.failed)
-		(void) qdb_channel_send(peer->out, QDB_FRAME_HEARTBEAT, buf, (uint32) w.used);
+	fill_heartbeat(&beat);
+	if (qdb_heartbeat_encode(&beat, buf, &length))
+		(void) qdb_channel_send(peer->out, QDB_FRAME_HEARTBEAT, buf, length);
 }
 
 /*
@@ -192,56 +171,48 @@ qdb_heartbeat_turn(void)
 		QdbPeer    *peer = qdb_mesh_slot(i);
 
 		if (peer->member != 0 && peer->out_up)
-			send_heartbeat(peer, lease_epoch != 0 ? FLAG_LEASE_REQUEST : 0,
+			send_heartbeat(peer, lease_epoch != 0 ? QDB_BEAT_LEASE_REQUEST : 0,
 						   lease_epoch, qdb_now_us());
 	}
+}
+
+static void
+note_heartbeat(QdbPeer *peer, const QdbHeartbeat *beat)
+{
+	peer->wal_end = beat->wal_end;
+	strlcpy(peer->state, beat->state, sizeof(peer->state));
+	strlcpy(peer->why_not, beat->why_not, sizeof(peer->why_not));
+	strlcpy(peer->progress.step, beat->step, sizeof(peer->progress.step));
+	peer->progress.done = beat->done;
+	peer->progress.total = beat->total;
+	peer->upstream = beat->upstream;
+	peer->redo = beat->redo;
+	peer->promised = beat->promised;
+	peer->gate_epoch = beat->gate_epoch;
+	peer->closed_membership = beat->closed_membership;
+	memcpy(peer->limits, beat->limits, sizeof(peer->limits));
+	peer->ncaught_up = beat->ncaught_up;
+	memcpy(peer->caught_up, beat->caught_up, sizeof(peer->caught_up));
+	peer->able = (beat->flags & QDB_BEAT_ABLE) != 0;
+	peer->wants_upstream = (beat->flags & QDB_BEAT_WANTS_UPSTREAM) != 0;
+	peer->primary_heard_us = beat->primary_age_us < (uint64) qdb_co.now_us ?
+		qdb_co.now_us - (int64) beat->primary_age_us : 0;
 }
 
 void
 qdb_receive_heartbeat(QdbPeer *peer, const QdbFrame *frame)
 {
-	QdbReader	r = {.buf = frame->payload,.size = frame->length};
-	uint8		flags = qdb_get_u8(&r);
-	QdbPeer		new = *peer;
-	uint64		age,
-				lease_epoch,
-				lease_sent,
-				archived;
-	uint32		archived_timeline;
+	QdbHeartbeat beat;
 
-	new.wal_end = qdb_get_u64(&r);
-	qdb_get_string(&r, new.state, sizeof(new.state));
-	qdb_get_string(&r, new.why_not, sizeof(new.why_not));
-	qdb_get_string(&r, new.progress.step, sizeof(new.progress.step));
-	new.progress.done = qdb_get_u64(&r);
-	new.progress.total = qdb_get_u64(&r);
-	new.upstream = qdb_get_u64(&r);
-	new.redo = qdb_get_u64(&r);
-	new.promised = qdb_get_u64(&r);
-	new.gate_epoch = qdb_get_u64(&r);
-	age = qdb_get_u64(&r);
-	new.closed_membership = qdb_get_u64(&r);
-	archived = qdb_get_u64(&r);
-	archived_timeline = qdb_get_u32(&r);
-	lease_epoch = qdb_get_u64(&r);
-	lease_sent = qdb_get_u64(&r);
-	for (int i = 0; i < QDB_NLIMITS; i++)
-		new.limits[i] = (int32) qdb_get_u32(&r);
-	new.ncaught_up = qdb_get_u8(&r);
-	for (uint32 i = 0; i < new.ncaught_up && i < QDB_MAX_MEMBERS; i++)
-		new.caught_up[i] = qdb_get_u64(&r);
-	if (!qdb_reader_done(&r) || new.ncaught_up > QDB_MAX_MEMBERS)
+	if (!qdb_heartbeat_decode(frame->payload, frame->length, &beat))
 		return;
-	new.able = (flags & FLAG_ABLE) != 0;
-	new.wants_upstream = (flags & FLAG_WANTS_UPSTREAM) != 0;
-	new.primary_heard_us = age < (uint64) qdb_co.now_us ? qdb_co.now_us - (int64) age : 0;
-	*peer = new;
-	qdb_note_archived(archived, archived_timeline);
+	note_heartbeat(peer, &beat);
+	qdb_note_archived(beat.archived, beat.archived_timeline);
 
-	if ((flags & FLAG_LEASE_GRANT) != 0)
-		qdb_lease_take(peer, lease_epoch, (int64) lease_sent);
-	if ((flags & FLAG_LEASE_REQUEST) != 0 && peer->out_up && qdb_lease_grant(peer, lease_epoch))
-		send_heartbeat(peer, FLAG_LEASE_GRANT, lease_epoch, (int64) lease_sent);
+	if ((beat.flags & QDB_BEAT_LEASE_GRANT) != 0)
+		qdb_lease_take(peer, beat.lease_epoch, (int64) beat.lease_sent);
+	if ((beat.flags & QDB_BEAT_LEASE_REQUEST) != 0 && peer->out_up && qdb_lease_grant(peer, beat.lease_epoch))
+		send_heartbeat(peer, QDB_BEAT_LEASE_GRANT, beat.lease_epoch, (int64) beat.lease_sent);
 }
 
 /* What users see of the peers. */

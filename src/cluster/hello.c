@@ -19,35 +19,22 @@
 bool
 qdb_send_hello(QdbChannel *channel)
 {
-	uint8		buf[512];
-	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
+	QdbHello	hello = {.member = qdb_co.self.member,.incarnation = qdb_co.self.incarnation,
+		.boot = qdb_co.self.boot,.system_identifier = qdb_co.self.system_identifier,
+	.raft_port = (uint16) qdb_raft_port};
+	uint8		buf[QDB_PEER_MAX_BYTES];
+	uint32		length = sizeof(buf);
 
-	qdb_put_string(&w, qdb_co.self.cluster_id);
-	qdb_put_u64(&w, qdb_co.self.member);
-	qdb_put_string(&w, qdb_co.self.name);
-	qdb_put_u64(&w, qdb_co.self.incarnation);
-	qdb_put_u64(&w, qdb_co.self.boot);
-	qdb_put_u64(&w, qdb_co.self.system_identifier);
-	qdb_put_string(&w, qdb_advertise_host);
-	qdb_put_u16(&w, (uint16) qdb_raft_port);
-	return !w.failed && qdb_channel_send(channel, QDB_FRAME_HELLO, buf, (uint32) w.used);
+	strlcpy(hello.cluster_id, qdb_co.self.cluster_id, sizeof(hello.cluster_id));
+	strlcpy(hello.name, qdb_co.self.name, sizeof(hello.name));
+	strlcpy(hello.host, qdb_advertise_host, sizeof(hello.host));
+	return qdb_peer_hello_encode(&hello, buf, &length) && qdb_channel_send(channel, QDB_FRAME_HELLO, buf, length);
 }
 
 bool
 qdb_read_hello(const QdbFrame *frame, QdbHello *hello)
 {
-	QdbReader	r = {.buf = frame->payload,.size = frame->length};
-
-	memset(hello, 0, sizeof(*hello));
-	qdb_get_string(&r, hello->cluster_id, sizeof(hello->cluster_id));
-	hello->member = qdb_get_u64(&r);
-	qdb_get_string(&r, hello->name, sizeof(hello->name));
-	hello->incarnation = qdb_get_u64(&r);
-	hello->boot = qdb_get_u64(&r);
-	hello->system_identifier = qdb_get_u64(&r);
-	qdb_get_string(&r, hello->host, sizeof(hello->host));
-	hello->raft_port = qdb_get_u16(&r);
-	return qdb_reader_done(&r);
+	return qdb_peer_hello_decode(frame->payload, frame->length, hello);
 }
 
 /*
@@ -84,12 +71,11 @@ qdb_judge_hello(const QdbHello *hello, const QdbChannel *channel)
 bool
 qdb_send_removed(QdbChannel *channel, const QdbHello *hello)
 {
-	uint8		buf[16];
-	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
+	QdbRemoved	removed = {.member = hello->member,.incarnation = hello->incarnation};
+	uint8		buf[QDB_PEER_MAX_BYTES];
+	uint32		length = sizeof(buf);
 
-	qdb_put_u64(&w, hello->member);
-	qdb_put_u64(&w, hello->incarnation);
-	return qdb_channel_send(channel, QDB_FRAME_REMOVED, buf, (uint32) w.used);
+	return qdb_removed_encode(&removed, buf, &length) && qdb_channel_send(channel, QDB_FRAME_REMOVED, buf, length);
 }
 
 /*
@@ -111,12 +97,11 @@ qdb_was_removed(const QdbHello *hello)
 bool
 qdb_says_removed(const QdbPeer *peer, const QdbFrame *frame)
 {
-	QdbReader	r = {.buf = frame->payload,.size = frame->length};
 	const QdbMember *member = qdb_member_by_id(qdb_co.state, peer->member);
-	uint64		id = qdb_get_u64(&r);
-	uint64		incarnation = qdb_get_u64(&r);
+	QdbRemoved	removed;
 
-	return qdb_reader_done(&r) && id == qdb_co.self.member && incarnation == qdb_co.self.incarnation &&
+	return qdb_removed_decode(frame->payload, frame->length, &removed) &&
+		removed.member == qdb_co.self.member && removed.incarnation == qdb_co.self.incarnation &&
 		qdb_judge_certificate(qdb_co.state, qdb_channel_peer(peer->out), qdb_co.self.cluster_id,
 							  peer->member, member != NULL ? member->incarnation : peer->incarnation,
 							  member != NULL ? member->name : "") == NULL;

@@ -10,18 +10,7 @@
 #define QDB_CLUSTER_HELLO_H
 
 #include "cluster/mesh.h"
-
-typedef struct QdbHello
-{
-	char		cluster_id[QDB_CLUSTER_ID_SIZE];
-	uint64		member;
-	char		name[QDB_NAME_SIZE];
-	uint64		incarnation;
-	uint64		boot;
-	uint64		system_identifier;
-	char		host[QDB_HOST_SIZE];
-	uint16		raft_port;
-} QdbHello;
+#include "core/peer.h"
 
 extern bool qdb_send_hello(QdbChannel *channel);
 extern bool qdb_read_hello(const QdbFrame *frame, QdbHello *hello);

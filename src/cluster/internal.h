@@ -201,6 +201,7 @@ extern bool qdb_make_certificates(uint8 *key_hash, char *why, size_t why_size);
 /* Renews what is due, before any connection; then with each turn. */
 extern void qdb_certificates_begin(void);
 extern void qdb_certificates_turn(void);
+extern void qdb_certificates_reload(void);
 extern void qdb_receive_certificate_frame(QdbPeer *peer, const QdbFrame *frame);
 
 /* Has this node the authority's key?  Also true where none is needed. */

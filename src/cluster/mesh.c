@@ -271,16 +271,13 @@ admit_peer(QdbStranger *stranger, const QdbFrame *frame)
 static void
 receive_goodbye(QdbPeer *peer, const QdbFrame *frame)
 {
-	QdbReader	r = {.buf = frame->payload,.size = frame->length};
-	uint64		incarnation = qdb_get_u64(&r);
-	uint64		boot = qdb_get_u64(&r);
-	uint8		reason;
+	QdbGoodbye	goodbye;
 
-	reason = qdb_get_u8(&r);
-	if (!qdb_reader_done(&r) || incarnation != peer->incarnation || boot != peer->boot)
+	if (!qdb_goodbye_decode(frame->payload, frame->length, &goodbye) ||
+		goodbye.incarnation != peer->incarnation || goodbye.boot != peer->boot)
 		return;
-	peer->goodbye_boot = boot;
-	peer->goodbye_reason = reason;
+	peer->goodbye_boot = goodbye.boot;
+	peer->goodbye_reason = goodbye.reason;
 	peer->gone = true;
 }
 
@@ -538,16 +535,16 @@ qdb_mesh_turn(void)
 void
 qdb_mesh_goodbye(uint8 reason)
 {
-	uint8		buf[32];
-	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
+	QdbGoodbye	goodbye = {.incarnation = qdb_co.self.incarnation,.boot = qdb_co.self.boot,.reason = reason};
+	uint8		buf[QDB_PEER_MAX_BYTES];
+	uint32		length = sizeof(buf);
 
-	qdb_put_u64(&w, qdb_co.self.incarnation);
-	qdb_put_u64(&w, qdb_co.self.boot);
-	qdb_put_u8(&w, reason);
+	if (!qdb_goodbye_encode(&goodbye, buf, &length))
+		return;
 	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
 	{
 		if (peers[i].member != 0 && peers[i].out_up)
-			(void) qdb_channel_send(peers[i].out, QDB_FRAME_GOODBYE, buf, (uint32) w.used);
+			(void) qdb_channel_send(peers[i].out, QDB_FRAME_GOODBYE, buf, length);
 	}
 	for (int round = 0; round < 20; round++)
 	{

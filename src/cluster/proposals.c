@@ -85,14 +85,13 @@ find_proposal(uint64 id)
 static void
 send_result(uint64 member, uint64 id, uint8 status, QdbResult result)
 {
-	uint8		buf[32];
-	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
+	QdbProposalResult answer = {.id = id,.status = status,.result = (uint8) result,
+	.applied = qdb_co.raft != NULL ? qdb_raft_applied_index(qdb_co.raft) : 0};
+	uint8		buf[QDB_PEER_MAX_BYTES];
+	uint32		length = sizeof(buf);
 
-	qdb_put_u64(&w, id);
-	qdb_put_u8(&w, status);
-	qdb_put_u8(&w, (uint8) result);
-	qdb_put_u64(&w, qdb_co.raft != NULL ? qdb_raft_applied_index(qdb_co.raft) : 0);
-	(void) qdb_mesh_send(member, QDB_FRAME_PROPOSE_RESULT, buf, (uint32) w.used);
+	if (qdb_proposal_result_encode(&answer, buf, &length))
+		(void) qdb_mesh_send(member, QDB_FRAME_PROPOSE_RESULT, buf, length);
 }
 
 static void
@@ -126,12 +125,11 @@ qdb_proposal_finished(uint64 id, bool known, QdbResult result)
 static bool
 send_to(uint64 member, const Proposal *proposal)
 {
+	QdbProposal sent = {.id = proposal->id,.command = proposal->bytes,.length = proposal->length};
 	uint8		buf[QDB_COMMAND_MAX_BYTES + 16];
-	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
+	uint32		length = sizeof(buf);
 
-	qdb_put_u64(&w, proposal->id);
-	qdb_put_bytes(&w, proposal->bytes, proposal->length);
-	return !w.failed && qdb_mesh_send(member, QDB_FRAME_PROPOSE, buf, (uint32) w.used);
+	return qdb_proposal_encode(&sent, buf, &length) && qdb_mesh_send(member, QDB_FRAME_PROPOSE, buf, length);
 }
 
 /* Hands a waiting proposal to whoever can decide on it. */
@@ -222,47 +220,44 @@ qdb_proposals_turn(void)
 void
 qdb_receive_propose(QdbPeer *peer, const QdbFrame *frame)
 {
-	QdbReader	r = {.buf = frame->payload,.size = frame->length};
-	uint64		id = qdb_get_u64(&r);
-	size_t		left = r.failed ? 0 : r.size - r.pos;
+	QdbProposal received;
 	Proposal   *proposal;
 
-	if (r.failed || left == 0 || left > QDB_COMMAND_MAX_BYTES)
+	if (!qdb_proposal_decode(frame->payload, frame->length, &received))
 		return;
 	if (!qdb_is_raft_leader() || (proposal = make_proposal(NULL, 0, 0)) == NULL)
 	{
-		send_result(peer->member, id, RESULT_NOT_LEADER, QDB_OK);
+		send_result(peer->member, received.id, RESULT_NOT_LEADER, QDB_OK);
 		return;
 	}
 	proposal->origin = peer->member;
-	proposal->origin_id = id;
-	proposal->length = (uint32) left;
-	memcpy(proposal->bytes, qdb_get_bytes(&r, left), left);
+	proposal->origin_id = received.id;
+	proposal->length = received.length;
+	memcpy(proposal->bytes, received.command, received.length);
 	try_send(proposal);
 }
 
 void
 qdb_receive_propose_result(QdbPeer *peer, const QdbFrame *frame)
 {
-	QdbReader	r = {.buf = frame->payload,.size = frame->length};
-	Proposal   *proposal = find_proposal(qdb_get_u64(&r));
-	uint8		status = qdb_get_u8(&r);
-	uint8		result = qdb_get_u8(&r);
-	uint64		applied = qdb_get_u64(&r);
+	QdbProposalResult answer;
+	Proposal   *proposal;
 
-	if (!qdb_reader_done(&r) || proposal == NULL || proposal->origin != 0 ||
-		result > QDB_MALFORMED)
+	if (!qdb_proposal_result_decode(frame->payload, frame->length, &answer))
 		return;
-	if (status == RESULT_NOT_LEADER)
+	proposal = find_proposal(answer.id);
+	if (proposal == NULL || proposal->origin != 0)
+		return;
+	if (answer.status == RESULT_NOT_LEADER)
 	{
 		proposal->sent = false;
 		proposal->next_send_us = qdb_co.now_us + RESEND_US;
 	}
-	else if (status == RESULT_KNOWN)
+	else if (answer.status == RESULT_KNOWN)
 	{
-		proposal->seen_at = applied;
-		qdb_proposal_finished(proposal->id, true, (QdbResult) result);
+		proposal->seen_at = answer.applied;
+		qdb_proposal_finished(proposal->id, true, (QdbResult) answer.result);
 	}
 	else
-		finish(proposal, false, (QdbResult) result);
+		finish(proposal, false, (QdbResult) answer.result);
 }

@@ -30,49 +30,41 @@ static int64 asked_us = 0;
 void
 qdb_receive_read_request(QdbPeer *peer, const QdbFrame *frame)
 {
-	QdbReader	r = {.buf = frame->payload,.size = frame->length};
-	uint64		ticket = qdb_get_u64(&r);
-	uint64		epoch = qdb_get_u64(&r);
 	XLogRecPtr	lsn = pg_atomic_read_u64(&qdb_shared->quorum_lsn);
-	uint8		buf[32];
-	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
-	bool		ok;
+	QdbRead		read;
+	uint8		buf[QDB_PEER_MAX_BYTES];
+	uint32		length = sizeof(buf);
 
-	if (!qdb_reader_done(&r) || !peer->out_up)
+	if (!qdb_read_request_decode(frame->payload, frame->length, &read) || !peer->out_up)
 		return;
 	pg_memory_barrier();		/* the LSN before the lease */
-	ok = qdb_shared->open_epoch == epoch && epoch != 0 &&
-		pg_atomic_read_u64(&qdb_shared->quorum_epoch) == epoch && qdb_lease_alive();
-	qdb_put_u64(&w, ticket);
-	qdb_put_u64(&w, epoch);
-	qdb_put_u8(&w, ok ? 1 : 0);
-	qdb_put_u64(&w, lsn);
-	(void) qdb_channel_send(peer->out, QDB_FRAME_READ_ANSWER, buf, (uint32) w.used);
+	read.lsn = lsn;
+	read.ok = qdb_shared->open_epoch == read.epoch && read.epoch != 0 &&
+		pg_atomic_read_u64(&qdb_shared->quorum_epoch) == read.epoch && qdb_lease_alive();
+	if (qdb_read_answer_encode(&read, buf, &length))
+		(void) qdb_channel_send(peer->out, QDB_FRAME_READ_ANSWER, buf, length);
 }
 
 void
 qdb_receive_read_answer(QdbPeer *peer, const QdbFrame *frame)
 {
-	QdbReader	r = {.buf = frame->payload,.size = frame->length};
-	uint64		ticket = qdb_get_u64(&r);
-	uint64		epoch = qdb_get_u64(&r);
-	bool		ok = qdb_get_u8(&r) != 0;
-	XLogRecPtr	lsn = qdb_get_u64(&r);
 	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
+	QdbRead		read;
 
 	/* From the holder, of this epoch, and not to a question never asked. */
-	if (!qdb_reader_done(&r) || grant == NULL || grant->holder != peer->member ||
-		grant->boot != peer->boot || grant->epoch != epoch || ticket > asked)
+	if (!qdb_read_answer_decode(frame->payload, frame->length, &read) ||
+		grant == NULL || grant->holder != peer->member ||
+		grant->boot != peer->boot || grant->epoch != read.epoch || read.ticket > asked)
 		return;
 	SpinLockAcquire(&qdb_shared->mutex);
-	if (ticket > qdb_shared->read_answered)
+	if (read.ticket > qdb_shared->read_answered)
 	{
-		qdb_shared->read_answered = ticket;
-		qdb_shared->read_epoch = ok ? epoch : 0;
-		qdb_shared->read_lsn = lsn;
+		qdb_shared->read_answered = read.ticket;
+		qdb_shared->read_epoch = read.ok ? read.epoch : 0;
+		qdb_shared->read_lsn = read.lsn;
 	}
 	SpinLockRelease(&qdb_shared->mutex);
-	if (ticket == asked)
+	if (read.ticket == asked)
 		asked_us = 0;
 	ConditionVariableBroadcast(&qdb_shared->read_done);
 }
@@ -83,8 +75,9 @@ ask_holder(void)
 	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
 	uint64		ticket = pg_atomic_read_u64(&qdb_shared->read_ticket);
 	uint64		answered;
-	uint8		buf[16];
-	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
+	QdbRead		read = {.ticket = ticket};
+	uint8		buf[QDB_PEER_MAX_BYTES];
+	uint32		length = sizeof(buf);
 
 	SpinLockAcquire(&qdb_shared->mutex);
 	answered = qdb_shared->read_answered;
@@ -92,9 +85,9 @@ ask_holder(void)
 	if (grant == NULL || ticket <= answered ||
 		(asked_us != 0 && qdb_now_us() - asked_us < ASK_AGAIN_US))
 		return;
-	qdb_put_u64(&w, ticket);
-	qdb_put_u64(&w, grant->epoch);
-	if (!qdb_mesh_send(grant->holder, QDB_FRAME_READ_REQUEST, buf, (uint32) w.used))
+	read.epoch = grant->epoch;
+	if (!qdb_read_request_encode(&read, buf, &length) ||
+		!qdb_mesh_send(grant->holder, QDB_FRAME_READ_REQUEST, buf, length))
 		return;
 	asked = ticket;
 	asked_us = qdb_now_us();

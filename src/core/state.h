@@ -376,6 +376,15 @@ extern const QdbToken *qdb_find_token(const QdbState *state, const QdbToken *tok
 extern const QdbApiToken *qdb_find_api_token(const QdbState *state, uint64_t id,
 											 const uint8_t *secret_hash, int64_t now_us);
 
+/*
+ * The next URL of settings.webhooks, which moves *list behind it; url has room for
+ * QDB_VALUE_SIZE bytes.  False: there is none.
+ */
+extern bool qdb_next_webhook(const char **list, char *url);
+
+/* The host in a URL, with its port: neither path nor user, which may be secret. */
+extern const char *qdb_url_host(const char *url, size_t *length);
+
 /* Compares in constant time. */
 extern bool qdb_same_bytes(const uint8_t *a, const uint8_t *b, size_t len);
 

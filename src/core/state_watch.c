@@ -146,6 +146,37 @@ qdb_set_webhooks(QdbState *state, const char *value)
 	return true;
 }
 
+bool
+qdb_next_webhook(const char **list, char *url)
+{
+	size_t		len = url_length(*list);
+
+	if (len >= QDB_VALUE_SIZE)
+		len = QDB_VALUE_SIZE - 1;
+	memcpy(url, *list, len);
+	url[len] = '\0';
+	*list += len;
+	*list += **list == ' ';
+	return len > 0;
+}
+
+const char *
+qdb_url_host(const char *url, size_t *length)
+{
+	const char *host = strstr(url, "//");
+	const char *at;
+
+	host = host != NULL ? host + 2 : url;
+	*length = strcspn(host, "/?#");
+	at = memchr(host, '@', *length);
+	if (at != NULL)
+	{
+		*length -= (size_t) (at + 1 - host);
+		host = at + 1;
+	}
+	return host;
+}
+
 QdbResult
 qdb_apply_webhook_told(QdbState *state, const QdbCommand *command)
 {

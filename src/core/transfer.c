@@ -98,6 +98,29 @@ finish(const QdbWriter *w, uint32_t *len)
 }
 
 bool
+qdb_refusal_encode(const QdbStreamRefusal *refusal, uint8_t *buf, uint32_t *len)
+{
+	QdbWriter	w = {.buf = buf,.size = *len};
+
+	qdb_put_u8(&w, refusal->retry ? 1 : 0);
+	qdb_put_string(&w, refusal->text);
+	return finish(&w, len);
+}
+
+bool
+qdb_refusal_decode(const uint8_t *buf, uint32_t len, QdbStreamRefusal *refusal)
+{
+	QdbReader	r = {.buf = buf,.size = len};
+
+	uint8_t		retry = qdb_get_u8(&r);
+
+	memset(refusal, 0, sizeof(*refusal));
+	refusal->retry = retry == 1;
+	qdb_get_string(&r, refusal->text, sizeof(refusal->text));
+	return qdb_reader_done(&r) && retry <= 1;
+}
+
+bool
 qdb_files_hello_encode(const QdbFilesHello *hello, uint8_t *buf, uint32_t *len)
 {
 	QdbWriter	w = {.buf = buf,.size = *len};

@@ -54,6 +54,13 @@ typedef struct QdbFilesHello
 	uint64_t	epoch;			/* of the seat that is asked */
 } QdbFilesHello;
 
+/* STREAM_REFUSED, whatever was asked for. */
+typedef struct QdbStreamRefusal
+{
+	bool		retry;			/* may pass by itself: try again soon */
+	char		text[QDB_REASON_SIZE];
+} QdbStreamRefusal;
+
 /* What has to be equal on both sides, or not less on the asking one. */
 typedef struct QdbFilesWelcome
 {
@@ -196,6 +203,8 @@ typedef struct QdbManifestEntry
 	char		path[QDB_LOCATION_SIZE];
 } QdbManifestEntry;
 
+extern bool qdb_refusal_encode(const QdbStreamRefusal *refusal, uint8_t *buf, uint32_t *len);
+extern bool qdb_refusal_decode(const uint8_t *buf, uint32_t len, QdbStreamRefusal *refusal);
 extern bool qdb_files_hello_encode(const QdbFilesHello *hello, uint8_t *buf, uint32_t *len);
 extern bool qdb_files_hello_decode(const uint8_t *buf, uint32_t len, QdbFilesHello *hello);
 extern bool qdb_files_welcome_encode(const QdbFilesWelcome *welcome, uint8_t *buf, uint32_t *len);

@@ -123,17 +123,17 @@ await_frame(QdbFetch *fetch, QdbFrame *frame, int64 silence_us)
 static bool
 read_greeting(QdbFetch *fetch, const QdbFrame *frame, QdbFilesWelcome *welcome, bool *retry)
 {
-	QdbReader	r = {.buf = frame->payload,.size = frame->length};
-	char		text[QDB_REASON_SIZE];
+	QdbStreamRefusal refusal;
 
 	if (frame->type == QDB_FRAME_FILES_WELCOME &&
 		qdb_files_welcome_decode(frame->payload, frame->length, welcome))
 		return true;
 	if (frame->type != QDB_FRAME_STREAM_REFUSED)
 		return qdb_fetch_fail(fetch, "unexpected answer to the greeting");
-	*retry = qdb_get_u8(&r) != 0;
-	qdb_get_string(&r, text, sizeof(text));
-	return qdb_fetch_fail(fetch, "%s", r.failed ? "malformed refusal" : text);
+	if (!qdb_refusal_decode(frame->payload, frame->length, &refusal))
+		return qdb_fetch_fail(fetch, "malformed refusal");
+	*retry = refusal.retry;
+	return qdb_fetch_fail(fetch, "%s", refusal.text);
 }
 
 /* Is this the member that holds the seat, by its certificate? */

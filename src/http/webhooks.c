@@ -102,15 +102,15 @@ take_settings(const QdbState *state)
 
 	for (int i = 0; i < QDB_MAX_WEBHOOKS; i++)
 	{
-		size_t		len = strcspn(list, " ");
+		char		url[QDB_VALUE_SIZE];
 
-		if (strlen(hooks[i].url) != len || memcmp(hooks[i].url, list, len) != 0)
+		(void) qdb_next_webhook(&list, url);
+		if (strcmp(hooks[i].url, url) != 0)
 		{
 			forget_hook(&hooks[i]);
-			memcpy(hooks[i].url, list, len);
+			strlcpy(hooks[i].url, url, sizeof(hooks[i].url));
 		}
 		hooks[i].told = Max(hooks[i].told, state->webhook_told[i]);
-		list += len + (list[len] == ' ');
 	}
 }
 
@@ -226,15 +226,14 @@ start_call(Hook *hook, const QdbState *state, const QdbJournalEntry *entry)
 	}
 }
 
-/* For the log: neither path nor user, which may be secret. */
+/* For the log. */
 static char *
 host_of(const Hook *hook)
 {
-	const char *host = strstr(hook->url, "//") + 2;
-	size_t		length = strcspn(host, "/?#");
-	const char *at = memchr(host, '@', length);
+	size_t		length;
+	const char *host = qdb_url_host(hook->url, &length);
 
-	return at != NULL ? pnstrdup(at + 1, host + length - at - 1) : pnstrdup(host, length);
+	return pnstrdup(host, length);
 }
 
 /* What the journal has dropped cannot be told any more. */

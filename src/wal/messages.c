@@ -87,27 +87,6 @@ qdb_welcome_decode(const uint8_t *buf, uint32_t len, QdbStreamWelcome *welcome)
 }
 
 bool
-qdb_refusal_encode(const QdbStreamRefusal *refusal, uint8_t *buf, uint32_t *len)
-{
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u8(&w, refusal->retry ? 1 : 0);
-	qdb_put_string(&w, refusal->text);
-	return finish(&w, len);
-}
-
-bool
-qdb_refusal_decode(const uint8_t *buf, uint32_t len, QdbStreamRefusal *refusal)
-{
-	QdbReader	r = {.buf = buf,.size = len};
-
-	memset(refusal, 0, sizeof(*refusal));
-	refusal->retry = qdb_get_u8(&r) != 0;
-	qdb_get_string(&r, refusal->text, sizeof(refusal->text));
-	return qdb_reader_done(&r);
-}
-
-bool
 qdb_reply_encode(const QdbStreamReply *reply, uint8_t *buf, uint32_t *len)
 {
 	QdbWriter	w = {.buf = buf,.size = *len};
@@ -165,6 +144,47 @@ qdb_position_decode(const uint8_t *buf, uint32_t len, uint32_t *timeline, uint64
 }
 
 bool
+qdb_history_request_encode(uint32_t timeline, uint8_t *buf, uint32_t *len)
+{
+	QdbWriter	w = {.buf = buf,.size = *len};
+
+	qdb_put_u32(&w, timeline);
+	return finish(&w, len);
+}
+
+bool
+qdb_history_request_decode(const uint8_t *buf, uint32_t len, uint32_t *timeline)
+{
+	QdbReader	r = {.buf = buf,.size = len};
+
+	*timeline = qdb_get_u32(&r);
+	return qdb_reader_done(&r);
+}
+
+bool
+qdb_history_encode(const QdbHistoryFile *history, uint8_t *buf, uint32_t *len)
+{
+	QdbWriter	w = {.buf = buf,.size = *len};
+
+	qdb_put_string(&w, history->name);
+	qdb_put_u32(&w, history->length);
+	qdb_put_bytes(&w, history->content, history->length);
+	return finish(&w, len);
+}
+
+bool
+qdb_history_decode(const uint8_t *buf, uint32_t len, QdbHistoryFile *history)
+{
+	QdbReader	r = {.buf = buf,.size = len};
+
+	memset(history, 0, sizeof(*history));
+	qdb_get_string(&r, history->name, sizeof(history->name));
+	history->length = qdb_get_u32(&r);
+	history->content = qdb_get_bytes(&r, history->length);
+	return history->content != NULL && qdb_reader_done(&r);
+}
+
+bool
 qdb_wal_prefix_decode(const uint8_t *buf, uint32_t len, QdbWalPrefix * prefix)
 {
 	QdbReader	r = {.buf = buf,.size = len};
@@ -179,4 +199,18 @@ qdb_wal_prefix_decode(const uint8_t *buf, uint32_t len, QdbWalPrefix * prefix)
 	prefix->data = buf + r.pos;
 	prefix->data_length = len - (uint32_t) r.pos;
 	return prefix->codec != QDB_CODEC_NONE || prefix->data_length == prefix->raw_length;
+}
+
+bool
+qdb_wal_message_take(const uint8_t **rest, uint32_t *rest_length, const uint8_t **message, uint32_t *length)
+{
+	QdbReader	r = {.buf = *rest,.size = *rest_length};
+
+	*length = qdb_get_u32(&r);
+	*message = (r.failed || *length == 0) ? NULL : qdb_get_bytes(&r, *length);
+	if (*message == NULL)
+		return false;
+	*rest += r.pos;
+	*rest_length -= (uint32_t) r.pos;
+	return true;
 }

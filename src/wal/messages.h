@@ -18,6 +18,7 @@
 
 #include "core/frame.h"
 #include "core/state.h"
+#include "core/transfer.h"
 
 #define QDB_STREAM_VERSION		1	/* another one is refused in the handshake */
 #define QDB_HELLO_MAX_BYTES		1024
@@ -67,12 +68,6 @@ typedef struct QdbStreamWelcome
 	uint64_t	connection;
 } QdbStreamWelcome;
 
-typedef struct QdbStreamRefusal
-{
-	bool		retry;			/* may pass by itself: try again soon */
-	char		text[QDB_REASON_SIZE];
-} QdbStreamRefusal;
-
 typedef struct QdbStreamReply
 {
 	uint64_t	epoch;
@@ -84,14 +79,31 @@ typedef struct QdbStreamReply
 	uint8_t		raw[QDB_RAW_REPLY_MAX]; /* 'r' or 'h' as walreceiver wrote it */
 } QdbStreamReply;
 
+typedef struct QdbHistoryFile
+{
+	char		name[QDB_HISTORY_NAME_SIZE];
+	const uint8_t *content;		/* in the bytes that were decoded */
+	uint32_t	length;
+} QdbHistoryFile;
+
 extern bool qdb_hello_encode(const QdbStreamHello *hello, uint8_t *buf, uint32_t *len);
 extern bool qdb_hello_decode(const uint8_t *buf, uint32_t len, QdbStreamHello *hello);
 extern bool qdb_welcome_encode(const QdbStreamWelcome *welcome, uint8_t *buf, uint32_t *len);
 extern bool qdb_welcome_decode(const uint8_t *buf, uint32_t len, QdbStreamWelcome *welcome);
-extern bool qdb_refusal_encode(const QdbStreamRefusal *refusal, uint8_t *buf, uint32_t *len);
-extern bool qdb_refusal_decode(const uint8_t *buf, uint32_t len, QdbStreamRefusal *refusal);
 extern bool qdb_reply_encode(const QdbStreamReply *reply, uint8_t *buf, uint32_t *len);
 extern bool qdb_reply_decode(const uint8_t *buf, uint32_t len, QdbStreamReply *reply);
+
+extern bool qdb_history_request_encode(uint32_t timeline, uint8_t *buf, uint32_t *len);
+extern bool qdb_history_request_decode(const uint8_t *buf, uint32_t len, uint32_t *timeline);
+extern bool qdb_history_encode(const QdbHistoryFile *history, uint8_t *buf, uint32_t *len);
+extern bool qdb_history_decode(const uint8_t *buf, uint32_t len, QdbHistoryFile *history);
+
+/*
+ * The next message of a WAL frame, which moves *rest behind it; call while *rest_length > 0.
+ * False: malformed.
+ */
+extern bool qdb_wal_message_take(const uint8_t **rest, uint32_t *rest_length,
+								 const uint8_t **message, uint32_t *length);
 
 /* False: unknown flags or codec, or a length that does not fit. */
 extern bool qdb_wal_prefix_decode(const uint8_t *buf, uint32_t len, QdbWalPrefix * prefix);

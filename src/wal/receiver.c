@@ -247,37 +247,28 @@ receiver_readtimelinehistoryfile(WalReceiverConn *conn, TimeLineID tli,
 								 char **filename, char **content, int *size)
 {
 	uint8		request[4];
-	QdbWriter	w = {.buf = request,.size = sizeof(request)};
+	uint32		request_length = sizeof(request);
 	QdbFrame	frame;
-	QdbReader	r;
-	char		name[QDB_HISTORY_NAME_SIZE];
-	uint32		length;
-	const uint8_t *bytes;
+	QdbHistoryFile history;
 
 	if (!is_ours(conn))
 	{
 		(libpq_functions->walrcv_readtimelinehistoryfile) (conn, tli, filename, content, size);
 		return;
 	}
-	qdb_put_u32(&w, tli);
-	send_frame(QDB_FRAME_HISTORY_REQUEST, request, w.used);
+	if (!qdb_history_request_encode(tli, request, &request_length))
+		elog(ERROR, "could not encode a request");
+	send_frame(QDB_FRAME_HISTORY_REQUEST, request, request_length);
 	wait_for_frame(QDB_FRAME_HISTORY, &frame);
 
-	r = (QdbReader)
-	{
-		.buf = frame.payload,.size = frame.length
-	};
-	qdb_get_string(&r, name, sizeof(name));
-	length = qdb_get_u32(&r);
-	bytes = qdb_get_bytes(&r, length);
-	if (bytes == NULL || !qdb_reader_done(&r))
+	if (!qdb_history_decode(frame.payload, frame.length, &history))
 		report_protocol_violation(frame.type);
 	check_epoch();				/* I2: a history file steers recovery too */
-	*filename = pstrdup(name);
-	*content = palloc(length + 1);
-	memcpy(*content, bytes, length);
-	(*content)[length] = '\0';
-	*size = length;
+	*filename = pstrdup(history.name);
+	*content = palloc(history.length + 1);
+	memcpy(*content, history.content, history.length);
+	(*content)[history.length] = '\0';
+	*size = history.length;
 }
 
 /*
@@ -347,18 +338,13 @@ receiver_endstreaming(WalReceiverConn *conn, TimeLineID *next_tli)
 static int
 take_message(char **buffer)
 {
-	QdbReader	r = {.buf = member_conn.rest,.size = member_conn.rest_length};
 	uint32		length;
 	const uint8_t *bytes;
 
 	if (member_conn.rest_length == 0)
 		return 0;
-	length = qdb_get_u32(&r);
-	bytes = (r.failed || length == 0) ? NULL : qdb_get_bytes(&r, length);
-	if (bytes == NULL)
+	if (!qdb_wal_message_take(&member_conn.rest, &member_conn.rest_length, &bytes, &length))
 		report_protocol_violation(QDB_FRAME_WAL);
-	member_conn.rest += r.pos;
-	member_conn.rest_length -= r.pos;
 	member_conn.since_pause += length;
 	if (bytes[0] == 'k' && length == KEEPALIVE_BYTES && bytes[KEEPALIVE_BYTES - 1] != 0)
 		member_conn.asked = true;

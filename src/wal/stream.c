@@ -317,13 +317,12 @@ handle_history_request(QdbStream *stream, const QdbFrame *frame)
 {
 	static char content[HISTORY_MAX_BYTES + 1];
 	static uint8 buf[HISTORY_MAX_BYTES + 256];
-	QdbReader	r = {.buf = frame->payload,.size = frame->length};
-	QdbWriter	w = {.buf = buf,.size = sizeof(buf)};
-	TimeLineID	timeline = qdb_get_u32(&r);
-	char		name[MAXFNAMELEN];
+	QdbHistoryFile history = {.content = (const uint8 *) content};
+	TimeLineID	timeline;
+	uint32		size = sizeof(buf);
 	int			length;
 
-	if (!qdb_reader_done(&r) || timeline <= 1 || timeline > qdb_seat.timeline)
+	if (!qdb_history_request_decode(frame->payload, frame->length, &timeline) || timeline <= 1 || timeline > qdb_seat.timeline)
 	{
 		qdb_stream_refuse(stream, false, "no history file of timeline %u", timeline);
 		return;
@@ -338,11 +337,10 @@ handle_history_request(QdbStream *stream, const QdbFrame *frame)
 						  timeline, length < 0 ? strerror(errno) : "too long");
 		return;
 	}
-	TLHistoryFileName(name, timeline);
-	qdb_put_string(&w, name);
-	qdb_put_u32(&w, length);
-	qdb_put_bytes(&w, content, length);
-	qdb_channel_send(stream->channel, QDB_FRAME_HISTORY, buf, w.used);
+	TLHistoryFileName(history.name, timeline);
+	history.length = (uint32) length;
+	if (!qdb_history_encode(&history, buf, &size) || !qdb_channel_send(stream->channel, QDB_FRAME_HISTORY, buf, size))
+		qdb_stream_refuse(stream, true, "could not send the history file of timeline %u", timeline);
 }
 
 static void

@@ -24,10 +24,7 @@
 #include "http/body.h"
 #include "wal/compress.h"
 #include "wal/messages.h"
-
-#define REQUIRE(x)	do { if (!(x)) { fprintf(stderr, "fuzz: %s, line %d\n", #x, __LINE__); abort(); } } while (0)
-
-typedef void (*Target) (const uint8_t *data, size_t size);
+#include "fuzz.h"
 
 static void
 frames(const uint8_t *data, size_t size)
@@ -112,18 +109,23 @@ static void
 streams(const uint8_t *data, size_t size)
 {
 	uint32_t	length = (uint32_t) size;
-	QdbStreamHello hello;
-	QdbStreamWelcome welcome;
-	QdbStreamRefusal refusal;
 	QdbStreamReply reply;
 	uint32_t	timeline;
 	uint64_t	lsn;
+	const uint8_t *rest = data;
+	uint32_t	left = length;
+	const uint8_t *message;
+	uint32_t	n;
 
-	(void) qdb_hello_decode(data, length, &hello);
-	(void) qdb_welcome_decode(data, length, &welcome);
-	(void) qdb_refusal_decode(data, length, &refusal);
 	(void) qdb_reply_decode(data, length, &reply);
 	(void) qdb_position_decode(data, length, &timeline, &lsn);
+	(void) qdb_history_request_decode(data, length, &timeline);
+	/* What a WAL frame carries, once it is unpacked. */
+	while (left > 0 && qdb_wal_message_take(&rest, &left, &message, &n))
+	{
+		REQUIRE(n > 0 && message >= data && message + n == rest);
+		REQUIRE(rest + left == data + length);
+	}
 }
 
 static void
@@ -391,12 +393,13 @@ static const struct
 }			targets[] = {
 	{"frames", frames}, {"commands", commands}, {"snapshots", snapshots}, {"raft", raft},
 	{"streams", streams}, {"compressed", compressed}, {"transfers", transfers}, {"plans", plans},
-	{"tokens", tokens}, {"join", join}, {"bodies", bodies}
+	{"tokens", tokens}, {"join", join}, {"bodies", bodies}, {"peers", peers}, {"heartbeats", heartbeats},
+	{"reads", reads}, {"proposals", proposals}, {"handshakes", handshakes}, {"settings", settings}, {"names", names}
 };
 
 #define NTARGETS	(sizeof(targets) / sizeof(targets[0]))
 
-static void
+void
 seed(const char *dir, const char *target, const char *name, const void *data, size_t size)
 {
 	char		path[512];
@@ -457,7 +460,6 @@ write_seeds(const char *dir)
 	static QdbState state;
 	static uint8_t buf[QDB_STATE_MAX_BYTES];
 	QdbCommand	command;
-	QdbStreamHello hello = {.version = QDB_STREAM_VERSION,.member = 2};
 	QdbStreamReply reply = {.epoch = 1,.length = 34,.raw = "r"};
 	QdbTokenText token = {.join = true,.id = 77};
 	char		text[QDB_TOKEN_TEXT_SIZE];
@@ -480,15 +482,13 @@ write_seeds(const char *dir)
 	seed(dir, "snapshots", "one", buf, length);
 	write_join_seeds(dir, buf, length);
 	write_body_seeds(dir);
+	write_peer_seeds(dir);
 	length = sizeof(buf);
 	REQUIRE(qdb_command_encode(&command, buf, &length));
 	seed(dir, "commands", "init", buf, length);
 	qdb_frame_encode_header(buf + QDB_COMMAND_MAX_BYTES, QDB_FRAME_RAFT, buf, (uint32_t) length);
 	memmove(buf + QDB_COMMAND_MAX_BYTES + QDB_FRAME_HEADER_SIZE, buf, length);
 	seed(dir, "frames", "one", buf + QDB_COMMAND_MAX_BYTES, QDB_FRAME_HEADER_SIZE + length);
-	n = sizeof(buf);
-	REQUIRE(qdb_hello_encode(&hello, buf, &n));
-	seed(dir, "streams", "hello", buf, n);
 	n = sizeof(buf);
 	REQUIRE(qdb_reply_encode(&reply, buf, &n));
 	seed(dir, "streams", "reply", buf, n);

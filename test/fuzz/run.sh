@@ -9,12 +9,13 @@
 #
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-targets='frames commands snapshots raft streams compressed transfers plans tokens join bodies'
+targets='frames commands snapshots raft streams compressed transfers plans tokens join bodies
+	peers heartbeats reads proposals handshakes settings names'
 [ -f build/deps.mk ] && RAFT_CFLAGS=${RAFT_CFLAGS:-$(sed -n 's/^RAFT_CFLAGS = //p' build/deps.mk)}
 [ -f build/deps.mk ] && RAFT_LIBS=${RAFT_LIBS:-$(sed -n 's/^RAFT_LIBS = //p' build/deps.mk)}
 pg_config=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
-sources="test/fuzz/fuzz.c src/cluster/raft_wire.c src/wal/messages.c src/wal/compress.c build/fuzz/body.o"
-flags="-std=gnu11 -g -O1 -Isrc ${RAFT_CFLAGS:-}"
+sources="test/fuzz/fuzz.c test/fuzz/peers.c src/cluster/raft_wire.c src/wal/messages.c src/wal/compress.c build/fuzz/body.o"
+flags="-std=gnu11 -g -O1 -Isrc -Itest/fuzz ${RAFT_CFLAGS:-}"
 libraries="${RAFT_LIBS:--lraft} -llz4 -lzstd -L$("$pg_config" --pkglibdir) -lpgcommon -lpgport
 	-Wl,--wrap=palloc,--wrap=palloc0,--wrap=pstrdup,--wrap=repalloc,--wrap=pfree"
 mkdir -p build/fuzz

@@ -34,7 +34,7 @@ my %given;						# ports that somebody here has or had
 sub new
 {
 	my ($class, %args) = @_;
-	my $self = bless { n => $args{n} || 3, conf => $args{conf} || '', quick => $args{quick}, nodes => [] }, $class;
+	my $self = bless { n => $args{n} || 3, conf => $args{conf} || '', conf_of => $args{conf_of}, quick => $args{quick}, nodes => [] }, $class;
 	delete @ENV{grep { /^PG(?!_BINDIR)/ } keys %ENV};
 	umask 0077;
 	$self->{dir} = $args{dir} || tempdir('qdb-XXXXXX', DIR => $ENV{TMPDIR} || '/tmp');
@@ -143,7 +143,7 @@ max_connections = 50
 log_line_prefix = '%m [%p] %b '
 log_min_messages = info
 $self->{conf}
-");
+" . ($self->{conf_of} ? $self->{conf_of}->($i) : ''));
 	$self->give_to_owner($i);
 }
 

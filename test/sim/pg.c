@@ -464,6 +464,11 @@ qdb_certificates_begin(void)
 }
 
 void
+qdb_certificates_reload(void)
+{
+}
+
+void
 qdb_certificates_turn(void)
 {
 }
