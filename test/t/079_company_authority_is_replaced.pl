@@ -7,11 +7,15 @@ use QuantaClient;
 use QuantaCluster;
 use Test::More;
 
-my $dir;
+my ($dir, @clients);
+my $main = $$;
 my $c = QuantaCluster->new(n => 3, conf_of => sub {
 	my ($i) = @_;
 	return join('', map { "quantadb.tls_${_}_file = '$dir/n$i.$_'\n" } qw(cert key ca)) });
 $dir = "$c->{dir}/company";
+
+# Also where the test dies: who waits for its output would wait for them.
+END { local $?; QuantaClient::stop(@clients) if @clients && $$ == $main }
 
 sub openssl { return QuantaCluster::run_ok('openssl', @_) }
 
@@ -122,7 +126,7 @@ $c->wait_complete;
 $c->sql(1, 'CREATE TABLE t (x bigint PRIMARY KEY)');
 my $epoch = $c->sql(1, 'SELECT epoch FROM quantadb_status()');
 my @started = map { $c->postmaster($_) } $c->all;
-my @clients = QuantaClient::start($c, 2, 't');
+@clients = QuantaClient::start($c, 2, 't');
 
 # A certificate without its key is named, and harms no process that runs.
 put("$dir/n3.cert", "$dir/n3.new.crt");
@@ -158,7 +162,7 @@ for my $port ('raft', 'replication', 'http')
 		"$port: one of the old authority is refused");
 }
 $c->wait_complete;
-QuantaClient::stop(@clients);
+QuantaClient::stop(splice(@clients));
 my @acked = map { (split)[0] } map { split(/\n/, QuantaCluster::slurp($_)) } glob "$c->{dir}/acked.*";
 my %there = map { $_ => 1 } split(/\n/, $c->sql(1, 'SELECT x FROM t'));
 cmp_ok(scalar @acked, '>', 0, 'writes were acknowledged');
