@@ -60,7 +60,7 @@ static const struct
 	{QDB_RULE_NEVER_BACK, "quorum_never_back", true},
 	{QDB_RULE_NAMED_BOOT, "named_boot", true},
 	{QDB_RULE_PROMOTING, "superseded_promotion", true},
-	{QDB_RULE_OWN_START, "own_start", true, 2100},
+	{QDB_RULE_OWN_START, "own_start", true, 6300},
 	{SIM_RULE_FORGET_ACKS, "forgotten_acks_before_a_clone", true},
 	{SIM_RULE_WIPED_VOTER, "lost_disk_does_not_vote", true},
 	{SIM_RULE_MIN_RECOVERY, "minimum_recovery_point", true},
