@@ -7,10 +7,10 @@
  * works without a Raft majority; and it is refused where there is one.
  *
  * Order: keys, a new Raft folder whose snapshot is the new state, the exchange of the
- * two folders (where the file system cannot do that at once, in two steps of which the second
- * is done at the next start if need be), identity.  From the exchange on this node belongs to the new cluster: one
- * that dies in between takes the identity from the state when it starts
- * (qdb_finish_recovery).  Before it, nothing but its keys has changed, and the call is
+ * two folders (where the file system cannot do that at once, in two steps of which the
+ * second is done at the next start if need be), identity.  From the exchange on this
+ * node belongs to the new cluster: one that dies in between takes the identity from the
+ * state when it starts (qdb_finish_recovery).  Before it, nothing but its keys has changed, and the call is
  * repeated.  Then this process starts again, and the rest is a failover among one voter.
  *
  *-------------------------------------------------------------------------
@@ -116,9 +116,8 @@ void
 qdb_finish_exchange(void)
 {
 	struct stat st;
-	bool		old = stat(OLD_DIR, &st) == 0;
 
-	if (!old)
+	if (stat(OLD_DIR, &st) != 0)
 		return;
 	if (stat(QDB_RAFT_DIR, &st) != 0 && errno == ENOENT && stat(NEW_DIR, &st) == 0)
 	{

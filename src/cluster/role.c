@@ -64,16 +64,19 @@ qdb_forget_end_of_wal(void)
 const QdbEndOfWal *
 qdb_own_end_of_wal(void)
 {
+	static bool was_consistent = false; /* at the last scan */
+	bool		consistent = HotStandbyActive();
 	char		why[QDB_REASON_SIZE] = "";
 
 	if (have_end && end_epoch == qdb_shared->promised)
 		return &own_end;
-	if (qdb_co.now_us < next_scan_us || !qdb_effects.park_receiver())
+	/* The streamer wakes this process when startup is consistent. */
+	if ((qdb_co.now_us < next_scan_us && consistent == was_consistent) || !qdb_effects.park_receiver())
 		return NULL;
+	was_consistent = consistent;
 	have_end = qdb_effects.end_of_wal(qdb_co.state, &own_end, why);
 	end_epoch = qdb_shared->promised;
-	/* The streamer wakes this process when startup is consistent. */
-	next_scan_us = HotStandbyActive() ? qdb_now_us() + SCAN_US : 0;
+	next_scan_us = qdb_now_us() + SCAN_US;
 	qdb_set_problem(have_end ? "" : why);
 	return have_end ? &own_end : NULL;
 }

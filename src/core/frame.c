@@ -301,10 +301,27 @@ get_integer(QdbReader *r, size_t len)
 	return v;
 }
 
+bool
+qdb_writer_done(const QdbWriter *w, uint32_t *len)
+{
+	*len = (uint32_t) w->used;
+	return !w->failed;
+}
+
 uint8_t
 qdb_get_u8(QdbReader *r)
 {
 	return (uint8_t) get_integer(r, 1);
+}
+
+bool
+qdb_get_bool(QdbReader *r)
+{
+	uint8_t		v = qdb_get_u8(r);
+
+	if (v > 1)
+		r->failed = true;
+	return v == 1;
 }
 
 uint16_t

@@ -109,7 +109,12 @@ extern void qdb_put_u32(QdbWriter *w, uint32_t v);
 extern void qdb_put_u64(QdbWriter *w, uint64_t v);
 extern void qdb_put_bytes(QdbWriter *w, const void *data, size_t len);
 extern void qdb_put_string(QdbWriter *w, const char *s);
+
+/* Into a buffer whose size *len was: *len becomes what was written.  False: no room. */
+extern bool qdb_writer_done(const QdbWriter *w, uint32_t *len);
+
 extern uint8_t qdb_get_u8(QdbReader *r);
+extern bool qdb_get_bool(QdbReader *r); /* 0 or 1; fails on others */
 extern uint16_t qdb_get_u16(QdbReader *r);
 extern uint32_t qdb_get_u32(QdbReader *r);
 extern uint64_t qdb_get_u64(QdbReader *r);

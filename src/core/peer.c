@@ -12,24 +12,6 @@
 
 #define URI_FORMAT	"quantadb:%s:%llu:%llu:%llu"
 
-static bool
-finish(const QdbWriter *w, uint32_t *len)
-{
-	*len = (uint32_t) w->used;
-	return !w->failed;
-}
-
-/* A truth value is written in one way only. */
-static bool
-get_bool(QdbReader *r)
-{
-	uint8_t		v = qdb_get_u8(r);
-
-	if (v > 1)
-		r->failed = true;
-	return v == 1;
-}
-
 bool
 qdb_peer_hello_encode(const QdbHello *hello, uint8_t *buf, uint32_t *len)
 {
@@ -43,7 +25,7 @@ qdb_peer_hello_encode(const QdbHello *hello, uint8_t *buf, uint32_t *len)
 	qdb_put_u64(&w, hello->system_identifier);
 	qdb_put_string(&w, hello->host);
 	qdb_put_u16(&w, hello->raft_port);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -71,7 +53,7 @@ qdb_goodbye_encode(const QdbGoodbye *goodbye, uint8_t *buf, uint32_t *len)
 	qdb_put_u64(&w, goodbye->incarnation);
 	qdb_put_u64(&w, goodbye->boot);
 	qdb_put_u8(&w, goodbye->reason);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -92,7 +74,7 @@ qdb_removed_encode(const QdbRemoved *removed, uint8_t *buf, uint32_t *len)
 
 	qdb_put_u64(&w, removed->member);
 	qdb_put_u64(&w, removed->incarnation);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -132,7 +114,7 @@ qdb_heartbeat_encode(const QdbHeartbeat *beat, uint8_t *buf, uint32_t *len)
 	qdb_put_u8(&w, (uint8_t) beat->ncaught_up);
 	for (uint32_t i = 0; i < beat->ncaught_up && i < QDB_MAX_MEMBERS; i++)
 		qdb_put_u64(&w, beat->caught_up[i]);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -178,7 +160,7 @@ qdb_read_request_encode(const QdbRead *read, uint8_t *buf, uint32_t *len)
 
 	qdb_put_u64(&w, read->ticket);
 	qdb_put_u64(&w, read->epoch);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -201,7 +183,7 @@ qdb_read_answer_encode(const QdbRead *read, uint8_t *buf, uint32_t *len)
 	qdb_put_u64(&w, read->epoch);
 	qdb_put_u8(&w, read->ok ? 1 : 0);
 	qdb_put_u64(&w, read->lsn);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -211,7 +193,7 @@ qdb_read_answer_decode(const uint8_t *buf, uint32_t len, QdbRead *read)
 
 	read->ticket = qdb_get_u64(&r);
 	read->epoch = qdb_get_u64(&r);
-	read->ok = get_bool(&r);
+	read->ok = qdb_get_bool(&r);
 	read->lsn = qdb_get_u64(&r);
 	return qdb_reader_done(&r);
 }
@@ -223,7 +205,7 @@ qdb_proposal_encode(const QdbProposal *proposal, uint8_t *buf, uint32_t *len)
 
 	qdb_put_u64(&w, proposal->id);
 	qdb_put_bytes(&w, proposal->command, proposal->length);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -246,7 +228,7 @@ qdb_proposal_result_encode(const QdbProposalResult *result, uint8_t *buf, uint32
 	qdb_put_u8(&w, result->status);
 	qdb_put_u8(&w, result->result);
 	qdb_put_u64(&w, result->applied);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool

@@ -90,13 +90,6 @@ qdb_relation_name_ok(const QdbRelationName *name)
 		(name->database == 0) == (name->tablespace == GLOBAL_TABLESPACE);
 }
 
-static bool
-finish(const QdbWriter *w, uint32_t *len)
-{
-	*len = (uint32_t) w->used;
-	return !w->failed;
-}
-
 bool
 qdb_refusal_encode(const QdbStreamRefusal *refusal, uint8_t *buf, uint32_t *len)
 {
@@ -104,7 +97,7 @@ qdb_refusal_encode(const QdbStreamRefusal *refusal, uint8_t *buf, uint32_t *len)
 
 	qdb_put_u8(&w, refusal->retry ? 1 : 0);
 	qdb_put_string(&w, refusal->text);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -112,12 +105,10 @@ qdb_refusal_decode(const uint8_t *buf, uint32_t len, QdbStreamRefusal *refusal)
 {
 	QdbReader	r = {.buf = buf,.size = len};
 
-	uint8_t		retry = qdb_get_u8(&r);
-
 	memset(refusal, 0, sizeof(*refusal));
-	refusal->retry = retry == 1;
+	refusal->retry = qdb_get_bool(&r);
 	qdb_get_string(&r, refusal->text, sizeof(refusal->text));
-	return qdb_reader_done(&r) && retry <= 1;
+	return qdb_reader_done(&r);
 }
 
 bool
@@ -132,7 +123,7 @@ qdb_files_hello_encode(const QdbFilesHello *hello, uint8_t *buf, uint32_t *len)
 	qdb_put_u64(&w, hello->incarnation);
 	qdb_put_u64(&w, hello->boot);
 	qdb_put_u64(&w, hello->epoch);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -169,7 +160,7 @@ qdb_files_welcome_encode(const QdbFilesWelcome *welcome, uint8_t *buf, uint32_t 
 	qdb_put_u32(&w, welcome->wal_segment_size);
 	for (int i = 0; i < QDB_NLIMITS; i++)
 		qdb_put_u32(&w, welcome->limits[i]);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -328,7 +319,7 @@ qdb_transfer_request_encode(const QdbTransferRequest *request, uint8_t *buf, uin
 		default:
 			break;
 	}
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -341,7 +332,7 @@ qdb_transfer_request_decode(const uint8_t *buf, uint32_t len, QdbTransferRequest
 	switch (request->kind)
 	{
 		case QDB_TRANSFER_MANIFEST:
-			request->flag = qdb_get_u8(&r) != 0;
+			request->flag = qdb_get_bool(&r);
 			request->lsn = qdb_get_u64(&r);
 			break;
 		case QDB_TRANSFER_FILE:
@@ -393,7 +384,7 @@ qdb_manifest_info_encode(const QdbManifestInfo *info, uint8_t *buf, uint32_t *le
 	qdb_put_u64(&w, info->redo);
 	qdb_put_u64(&w, info->checkpoint);
 	qdb_put_u8(&w, info->resumed ? 1 : 0);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -408,7 +399,7 @@ qdb_manifest_info_decode(const uint8_t *buf, uint32_t len, QdbManifestInfo *info
 	info->timeline = qdb_get_u32(&r);
 	info->redo = qdb_get_u64(&r);
 	info->checkpoint = qdb_get_u64(&r);
-	info->resumed = qdb_get_u8(&r) != 0;
+	info->resumed = qdb_get_bool(&r);
 	return qdb_reader_done(&r);
 }
 
@@ -421,7 +412,7 @@ qdb_source_position_encode(const QdbSourcePosition *position, uint8_t *buf, uint
 	qdb_put_u32(&w, position->timeline);
 	qdb_put_u64(&w, position->flush);
 	qdb_put_u64(&w, position->quorum);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -492,7 +483,7 @@ qdb_manifest_entry_encode(const QdbManifestEntry *entry, uint8_t *buf, uint32_t 
 		default:
 			return false;
 	}
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 /* Is what was read one that may be? */

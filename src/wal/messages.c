@@ -13,13 +13,6 @@
 
 #include "wal/compress.h"
 
-static bool
-finish(const QdbWriter *w, uint32_t *len)
-{
-	*len = (uint32_t) w->used;
-	return !w->failed;
-}
-
 bool
 qdb_hello_encode(const QdbStreamHello *hello, uint8_t *buf, uint32_t *len)
 {
@@ -36,7 +29,7 @@ qdb_hello_encode(const QdbStreamHello *hello, uint8_t *buf, uint32_t *len)
 	qdb_put_u32(&w, hello->replay_timeline);
 	qdb_put_u64(&w, hello->replay_lsn);
 	qdb_put_u64(&w, hello->wal_end);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -69,7 +62,7 @@ qdb_welcome_encode(const QdbStreamWelcome *welcome, uint8_t *buf, uint32_t *len)
 	qdb_put_u32(&w, welcome->timeline);
 	qdb_put_u64(&w, welcome->flush);
 	qdb_put_u64(&w, welcome->connection);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -98,7 +91,7 @@ qdb_reply_encode(const QdbStreamReply *reply, uint8_t *buf, uint32_t *len)
 	qdb_put_u64(&w, reply->connection);
 	qdb_put_u32(&w, reply->length);
 	qdb_put_bytes(&w, reply->raw, reply->length);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -130,7 +123,7 @@ qdb_position_encode(uint32_t timeline, uint64_t lsn, uint8_t *buf, uint32_t *len
 
 	qdb_put_u32(&w, timeline);
 	qdb_put_u64(&w, lsn);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -149,7 +142,7 @@ qdb_history_request_encode(uint32_t timeline, uint8_t *buf, uint32_t *len)
 	QdbWriter	w = {.buf = buf,.size = *len};
 
 	qdb_put_u32(&w, timeline);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
@@ -169,7 +162,7 @@ qdb_history_encode(const QdbHistoryFile *history, uint8_t *buf, uint32_t *len)
 	qdb_put_string(&w, history->name);
 	qdb_put_u32(&w, history->length);
 	qdb_put_bytes(&w, history->content, history->length);
-	return finish(&w, len);
+	return qdb_writer_done(&w, len);
 }
 
 bool
