@@ -166,6 +166,19 @@ qdb_raft_receive(QdbRaft *r, uint64_t from, const uint8_t *data, uint32_t len)
 		qdb_wire_release(&m);
 		return;
 	}
+
+	/*
+	 * Whoever is no candidate ignores a result, but libraft 0.22 first looks
+	 * at a candidate's state, which shares its memory with a follower's
+	 * (recv_request_vote_result.c): a late pre-vote, whose term nobody has,
+	 * would raise the term of a follower, and so depose its leader, or not,
+	 * by a byte of an address.
+	 */
+	if (m.type == RAFT_REQUEST_VOTE_RESULT && raft_state(&r->raft) != RAFT_CANDIDATE)
+	{
+		qdb_wire_release(&m);
+		return;
+	}
 	snprintf(address, sizeof(address), "%llu", (unsigned long long) from);
 	m.server_address = address;
 	if (from == r->dead && m.type == RAFT_APPEND_ENTRIES)

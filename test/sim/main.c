@@ -13,7 +13,6 @@
 #include "sim.h"
 
 #include <malloc.h>
-#include <sys/personality.h>
 #include <time.h>
 
 bool		qdb_rule_off[SIM_NRULES];
@@ -164,17 +163,6 @@ run_seeds(const Options * options)
 	return bad == 0;
 }
 
-/* A schedule must not depend on where memory lies: the same addresses in every process. */
-static void
-fix_addresses(char **argv)
-{
-	int			now = personality(0xffffffff);
-
-	if (now == -1 || (now & ADDR_NO_RANDOMIZE) || personality((unsigned long) now | ADDR_NO_RANDOMIZE) == -1)
-		return;
-	(void) execv("/proc/self/exe", argv);
-}
-
 int
 main(int argc, char **argv)
 {
@@ -183,7 +171,6 @@ main(int argc, char **argv)
 
 	if (argc < 2)
 		return 2;
-	fix_addresses(argv);
 	for (int i = 2; i < argc; i++)
 	{
 		if (strncmp(argv[i], "seed=", 5) == 0)

@@ -498,6 +498,33 @@ test_unset_index(void)
 	}
 }
 
+/* An answer to a pre-vote that comes when the election is over raises no term. */
+static void
+test_late_pre_vote(void)
+{
+	Node	   *node = leader() == &nodes[1] ? &nodes[2] : &nodes[1];
+	struct raft_message sent = {.type = RAFT_REQUEST_VOTE_RESULT,.server_id = node->id};
+	char		why[256] = "";
+	uint64_t	term;
+	uint32_t	length;
+	uint8_t    *bytes;
+
+	/* Without a leader, so that memory where a candidate's state would be is zero. */
+	node_stop(node);
+	check(node_open(node, why, sizeof(why)), "a follower starts");
+	term = qdb_raft_term(node->raft);
+	sent.request_vote_result.version = 2;
+	sent.request_vote_result.term = term + 1;
+	sent.request_vote_result.vote_granted = true;
+	sent.request_vote_result.pre_vote = true;
+	bytes = qdb_wire_encode(&sent, &length);
+	check(bytes != NULL, "a vote");
+	qdb_raft_receive(node->raft, 3, bytes, length);
+	free(bytes);
+	check(qdb_raft_term(node->raft) == term, "a late pre-vote raises no term");
+	check(note(5) && wait_equal(), "and the cluster goes on");
+}
+
 /* ---- the order of completions ---- */
 
 static struct
@@ -697,6 +724,7 @@ main(int argc, char **argv)
 	test_snapshot();
 	test_damage();
 	test_unset_index();
+	test_late_pre_vote();
 	test_drain(argv[1]);
 	test_garbage();
 	test_begin_with(argv[1]);
