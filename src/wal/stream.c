@@ -122,7 +122,7 @@ check_identity(QdbStream *stream, const QdbStreamHello *hello)
 	const char *why;
 	bool		same_cluster;
 	bool		known;
-	bool		relayed;
+	bool		relayed;		/* where this node passes WAL on */
 
 	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
 	member = qdb_member_by_id(&qdb_shared->state, hello->member);
@@ -132,7 +132,7 @@ check_identity(QdbStream *stream, const QdbStreamHello *hello)
 	same_cluster = strcmp(hello->cluster_id, qdb_shared->state.cluster_id) == 0;
 	known = member != NULL && member->incarnation == hello->incarnation &&
 		hello->member != qdb_shared->identity.member;
-	relayed = member != NULL && member->role == QDB_ROLE_REPLICA;
+	relayed = qdb_relay_serves(qdb_seat.epoch, hello->epoch, member);
 	LWLockRelease(qdb_shared->state_lock);
 
 	if (hello->version != QDB_STREAM_VERSION)
@@ -144,7 +144,7 @@ check_identity(QdbStream *stream, const QdbStreamHello *hello)
 		qdb_stream_refuse(stream, false, "this node belongs to another cluster");
 	else if (qdb_seat.epoch == 0)
 		qdb_stream_refuse(stream, true, "this node is not the primary");
-	else if (qdb_seat.relay && (hello->epoch != qdb_seat.epoch || !relayed))
+	else if (qdb_seat.relay && !relayed)
 		qdb_stream_refuse(stream, true, "this node is not the primary and passes on WAL of epoch "
 						  UINT64_FORMAT " only, to replicas without a vote", qdb_seat.epoch);
 	else if (hello->epoch != qdb_seat.epoch)

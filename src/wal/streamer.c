@@ -126,7 +126,6 @@ look_at_seat(QdbSeat * seat)
 static void
 look_at_relay(QdbSeat * seat)
 {
-	const QdbGrant *grant;
 	uint64		target;
 	uint64		target_epoch;
 	bool		direct;
@@ -139,9 +138,7 @@ look_at_relay(QdbSeat * seat)
 	target_epoch = qdb_shared->target_epoch;
 	SpinLockRelease(&qdb_shared->mutex);
 	LWLockAcquire(qdb_shared->state_lock, LW_SHARED);
-	grant = qdb_current_grant(&qdb_shared->state);
-	direct = grant != NULL && grant->epoch == seat->epoch && target_epoch == seat->epoch &&
-		target == grant->holder;
+	direct = qdb_may_relay(qdb_current_grant(&qdb_shared->state), seat->epoch, target_epoch, target);
 	LWLockRelease(qdb_shared->state_lock);
 	if (!direct)
 		seat->epoch = 0;

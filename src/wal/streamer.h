@@ -17,6 +17,7 @@
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 #include "core/lag.h"
+#include "core/upstream.h"
 #include "wal/messages.h"
 
 #define QDB_MAX_STREAMS			(QDB_MAX_MEMBERS + 8)	/* some greetings in

@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 mkdir -p build/unit
 status=0
-for name in core steps failover members health transfer rehearse join reach peer; do
+for name in core steps failover members health transfer rehearse join reach peer upstream; do
 	${CC:-cc} -std=c11 -g -O1 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
 		-Wno-missing-field-initializers -fsanitize=address,undefined -fno-sanitize-recover=all \
 		-Isrc -o build/unit/test_$name test/unit/test_$name.c src/core/*.c
