@@ -35,35 +35,67 @@ qdb_clear_all_visible(Relation rel, Buffer buf, Buffer vmbuffer)
 	return true;
 }
 
+/*
+ * A row as its difference to the one before it: a bit for each byte, set where
+ * it is another, and these bytes.  0: that is not shorter.
+ */
+static Size
+diff_row(const uint8 *before, const uint8 *row, Size len, uint8 *out)
+{
+	Size		nbits = (len + 7) / 8;
+	Size		n = nbits;
+
+	if (len > XLQ_LIKE_BEFORE_MAX)
+		return 0;
+	memset(out, 0, nbits);
+	for (Size i = 0; i < len; i++)
+	{
+		if (row[i] == before[i])
+			continue;
+		if (n + 1 >= len)
+			return 0;
+		out[i >> 3] |= 1 << (i & 7);
+		out[n++] = row[i];
+	}
+	return n;
+}
+
 static void
 log_insert(Relation rel, Buffer buf, const QdbEntry *e, OffsetNumber off, const uint8 *row, Size len,
 		   bool init, bool vm_cleared)
 {
 	char		head[16];
-	bool		same_natts = qdb_page_natts_before(BufferGetPage(buf), off) == row[QDB_ROW_NATTS];
+	uint8		diff[XLQ_LIKE_BEFORE_MAX];
+	Size		diff_len = 0;
+	Size		before_len = 0;
+	const uint8 *before = qdb_page_row_before(BufferGetPage(buf), off, &before_len);
+	bool		same_natts = before != NULL && before[QDB_ROW_NATTS] == row[QDB_ROW_NATTS];
 	QdbRecWriter w;
 	XLogRecPtr	lsn;
 
+	if (same_natts && before_len == len)
+		diff_len = diff_row(before + QDB_ROW_HEADER, row + QDB_ROW_HEADER, len - QDB_ROW_HEADER, diff);
 	QdbRecWriterInit(&w, head, sizeof(head));
 	qdb_rec_write1(&w, (row[QDB_ROW_FLAGS] & XLQ_INSERT_ROW) | (e->fresh ? XLQ_INSERT_FRESH : 0) |
-				   (e->cap > 0 ? XLQ_INSERT_CAP : 0) | (off > 255 ? XLQ_INSERT_WIDE : 0) |
+				   (e->cap > 0 ? XLQ_INSERT_CAP : 0) |
 				   ((e->x.mask & QDB_X_SPECULATIVE) ? XLQ_INSERT_SPECULATIVE : 0) |
-				   (same_natts ? XLQ_INSERT_SAME_NATTS : 0));
+				   (same_natts ? XLQ_INSERT_SAME_NATTS : 0) |
+				   (diff_len > 0 ? XLQ_INSERT_LIKE_BEFORE : 0));
 	qdb_rec_write1(&w, e->idx);
 	if (e->cap > 0)
 		qdb_rec_write1(&w, e->cap);
-	if (off > 255)
-		qdb_rec_write2(&w, off);
-	else
-		qdb_rec_write1(&w, off);
+	qdb_rec_write_offset(&w, off);
 	if (!same_natts)
 		qdb_rec_write1(&w, row[QDB_ROW_NATTS]);
 
 	XLogBeginInsert();
 	XLogRegisterBuffer(QDB_BLOCK_PAGE, buf, REGBUF_STANDARD | (init ? REGBUF_WILL_INIT : 0));
 	XLogRegisterBufData(QDB_BLOCK_PAGE, w.start, w.p - w.start);
-	XLogRegisterBufData(QDB_BLOCK_PAGE, unconstify(char *, (const char *) row) + QDB_ROW_HEADER,
-						len - QDB_ROW_HEADER);
+	if (diff_len > 0)
+		XLogRegisterBufData(QDB_BLOCK_PAGE, (char *) diff, diff_len);
+	else
+		XLogRegisterBufData(QDB_BLOCK_PAGE, unconstify(char *, (const char *) row) + QDB_ROW_HEADER,
+							len - QDB_ROW_HEADER);
 	XLogSetRecordFlags(XLOG_INCLUDE_ORIGIN);
 	lsn = qdb_xlog_insert(XLOG_QDB_INSERT | (vm_cleared ? XLOG_QDB_VM_CLEARED : 0));
 	PageSetLSN(BufferGetPage(buf), lsn);

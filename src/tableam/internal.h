@@ -101,7 +101,8 @@ extern void qdb_page_put_row(Page page, OffsetNumber off, const uint8 *row, Size
 extern void qdb_page_refs(Page page, uint16 *refs);
 extern Size qdb_page_room(Page page);
 extern bool qdb_page_has_room(Page page, Size want, Size *room);
-extern int	qdb_page_natts_before(Page page, OffsetNumber off);
+extern OffsetNumber qdb_page_first_free_offset(Page page);
+extern const uint8 *qdb_page_row_before(Page page, OffsetNumber off, Size *len);
 extern void qdb_page_trim_offsets(Page page);
 extern void qdb_page_prune(Page page, const QdbPruneList *list);
 extern void qdb_page_check(Relation rel, BlockNumber blk, Page page);

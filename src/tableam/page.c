@@ -92,6 +92,18 @@ qdb_page_next_offset(Page page)
 	return max < QDB_MAX_OFFSETS ? max + 1 : InvalidOffsetNumber;
 }
 
+/* That line pointer, whatever the hint says: redo must find the same. */
+OffsetNumber
+qdb_page_first_free_offset(Page page)
+{
+	OffsetNumber max = PageGetMaxOffsetNumber(page);
+	OffsetNumber off = FirstOffsetNumber;
+
+	while (off <= max && ItemIdIsUsed(PageGetItemId(page, off)))
+		off++;
+	return off;
+}
+
 /* Caller has made sure of the room. */
 void
 qdb_page_put_row(Page page, OffsetNumber off, const uint8 *row, Size len)
@@ -112,21 +124,21 @@ qdb_page_put_row(Page page, OffsetNumber off, const uint8 *row, Size len)
 }
 
 /*
- * Low byte of the number of columns of the row before an offset, which is likely
- * to be that of the row that comes there.  -1: there is none.
+ * The row before an offset, which is likely to be similar to the one that comes
+ * there.  NULL: there is none.
  */
-int
-qdb_page_natts_before(Page page, OffsetNumber off)
+const uint8 *
+qdb_page_row_before(Page page, OffsetNumber off, Size *len)
 {
 	ItemId		lp;
 
 	if (off <= FirstOffsetNumber || off - 1 > PageGetMaxOffsetNumber(page))
-		return -1;
+		return NULL;
 	lp = PageGetItemId(page, off - 1);
-	if (!ItemIdIsNormal(lp) || ItemIdGetLength(lp) < QDB_ROW_HEADER ||
-		ItemIdGetOffset(lp) + ItemIdGetLength(lp) > QDB_SPECIAL_OFFSET)
-		return -1;
-	return QdbPageRow(page, off - 1)[QDB_ROW_NATTS];
+	*len = ItemIdGetLength(lp);
+	if (!ItemIdIsNormal(lp) || *len < QDB_ROW_HEADER || ItemIdGetOffset(lp) + *len > QDB_SPECIAL_OFFSET)
+		return NULL;
+	return QdbPageRow(page, off - 1);
 }
 
 /*

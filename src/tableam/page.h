@@ -37,7 +37,7 @@
 
 #define QDB_KIND_DATA			0xD1
 #define QDB_KIND_OVERFLOW		0xD2
-#define QDB_PAGE_VERSION		2
+#define QDB_PAGE_VERSION		3
 
 typedef struct QdbSpecial
 {

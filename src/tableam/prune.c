@@ -262,6 +262,17 @@ qdb_prune_has_work(const QdbPrune *p)
 	return p->removes || p->list.ncool + p->list.nclear > 0;
 }
 
+/* What the record says of a plan, while the page is as it was planned for. */
+void
+qdb_prune_write(QdbPrune *p)
+{
+	QdbRecWriter w;
+
+	QdbRecWriterInit(&w, p->rec, sizeof(p->rec));
+	qdb_rec_write_prune(&w, p->view->page, &p->list);
+	p->rec_len = w.p - w.start;
+}
+
 /* In a critical section. */
 void
 qdb_prune_apply(QdbPrune *p, Page opage)
@@ -279,18 +290,14 @@ qdb_prune_apply(QdbPrune *p, Page opage)
 static void
 log_prune(Relation rel, QdbPrune *p, Buffer buf, Buffer obuf)
 {
-	char		data[4 * 1024];
 	char		main[1 + sizeof(TransactionId)] = {0};
-	QdbRecWriter w;
 	XLogRecPtr	lsn;
 
 	memcpy(main + 1, &p->conflict, sizeof(TransactionId));
-	QdbRecWriterInit(&w, data, sizeof(data));
-	qdb_rec_write_prune(&w, &p->list);
 	XLogBeginInsert();
 	XLogRegisterData(main, sizeof(main));
 	XLogRegisterBuffer(QDB_BLOCK_PAGE, buf, REGBUF_STANDARD);
-	XLogRegisterBufData(QDB_BLOCK_PAGE, w.start, w.p - w.start);
+	XLogRegisterBufData(QDB_BLOCK_PAGE, p->rec, p->rec_len);
 	if (p->noverflow > 0)
 	{
 		XLogRegisterBuffer(QDB_BLOCK_OVERFLOW, obuf, 0);
@@ -313,6 +320,8 @@ qdb_prune_execute(Relation rel, QdbPrune *p, Buffer buf)
 		obuf = qdb_read_buffer(rel, QdbPageSpecial(p->view->page)->overflow, NULL);
 		LockBuffer(obuf, BUFFER_LOCK_EXCLUSIVE);
 	}
+	if (RelationNeedsWAL(rel))
+		qdb_prune_write(p);
 
 	START_CRIT_SECTION();
 	qdb_prune_apply(p, obuf == InvalidBuffer ? NULL : BufferGetPage(obuf));

@@ -107,6 +107,29 @@ qdb_redo_row(QdbRecReader *r, uint8 *row, Size len, int xi)
 	memcpy(row + QDB_ROW_HEADER, qdb_rec_read_bytes(r, len - QDB_ROW_HEADER), len - QDB_ROW_HEADER);
 }
 
+/* The values of an inserted row, which may be logged as a difference; returns their length. */
+static Size
+read_values(QdbRecReader *r, uint8 op, const uint8 *before, Size before_len, uint8 *values)
+{
+	Size		len = r->end - r->p;
+	const uint8 *bits;
+
+	if (!(op & XLQ_INSERT_LIKE_BEFORE))
+	{
+		if (QDB_ROW_HEADER + len > QDB_MAX_ROW)
+			elog(PANIC, "quantadb WAL record has a row of %zu bytes", QDB_ROW_HEADER + len);
+		memcpy(values, r->p, len);
+		return len;
+	}
+	len = before_len - QDB_ROW_HEADER;
+	if (before == NULL || len > XLQ_LIKE_BEFORE_MAX)
+		elog(PANIC, "quantadb WAL record does not fit the page it changes");
+	bits = (const uint8 *) qdb_rec_read_bytes(r, (len + 7) / 8);
+	for (Size i = 0; i < len; i++)
+		values[i] = (bits[i >> 3] & (1 << (i & 7))) ? qdb_rec_read1(r) : before[QDB_ROW_HEADER + i];
+	return len;
+}
+
 static void
 redo_insert(XLogReaderState *record)
 {
@@ -123,7 +146,8 @@ redo_insert(XLogReaderState *record)
 		QdbEntry	e = {0};
 		uint8		op;
 		OffsetNumber off;
-		int			natts;
+		const uint8 *before;
+		Size		before_len = 0;
 		Size		len;
 
 		qdb_redo_reader(record, QDB_BLOCK_PAGE, &r);
@@ -137,16 +161,15 @@ redo_insert(XLogReaderState *record)
 		}
 		e.idx = qdb_rec_read1(&r);
 		e.cap = (op & XLQ_INSERT_CAP) ? qdb_rec_read1(&r) : 0;
-		off = QdbRecReadOffset(&r, (op & XLQ_INSERT_WIDE) != 0);
-		natts = (op & XLQ_INSERT_SAME_NATTS) ? qdb_page_natts_before(page, off) : qdb_rec_read1(&r);
-		len = QDB_ROW_HEADER + (r.end - r.p);
-		if (natts < 0 || e.idx > QDB_MAX_CAP || e.cap > QDB_MAX_CAP || len > QDB_MAX_ROW)
+		off = qdb_rec_read_offset(&r);
+		before = qdb_page_row_before(page, off, &before_len);
+		if (e.idx > QDB_MAX_CAP || e.cap > QDB_MAX_CAP || ((op & XLQ_INSERT_SAME_NATTS) && before == NULL))
 			elog(PANIC, "quantadb WAL record does not fit the page it changes");
 		row[QDB_ROW_FLAGS] = op & XLQ_INSERT_ROW;
-		row[QDB_ROW_NATTS] = natts;
+		row[QDB_ROW_NATTS] = (op & XLQ_INSERT_SAME_NATTS) ? before[QDB_ROW_NATTS] : qdb_rec_read1(&r);
 		row[QDB_ROW_XI] = e.idx;
 		row[QDB_ROW_XX] = 0;
-		memcpy(row + QDB_ROW_HEADER, r.p, len - QDB_ROW_HEADER);
+		len = QDB_ROW_HEADER + read_values(&r, op, before, before_len, row + QDB_ROW_HEADER);
 		qdb_apply_entry(page, &e);
 		qdb_page_put_row(page, off, row, len);
 		if (QdbRecVmCleared(record))
@@ -306,7 +329,7 @@ redo_prune(XLogReaderState *record)
 		QdbPruneList list;
 
 		qdb_redo_reader(record, QDB_BLOCK_PAGE, &r);
-		qdb_rec_read_prune(&r, &list);
+		qdb_rec_read_prune(&r, BufferGetPage(buf), &list);
 		qdb_page_prune(BufferGetPage(buf), &list);
 		PageClearFull(BufferGetPage(buf));
 		qdb_redo_finish(record, buf);

@@ -18,12 +18,6 @@ QdbRecVmCleared(XLogReaderState *record)
 	return (XLogRecGetInfo(record) & XLOG_QDB_VM_CLEARED) != 0;
 }
 
-static inline OffsetNumber
-QdbRecReadOffset(QdbRecReader *r, bool wide)
-{
-	return wide ? qdb_rec_read2(r) : qdb_rec_read1(r);
-}
-
 /* ---- redo.c ---- */
 extern void qdb_redo_clear_vm(XLogReaderState *record, uint8 block, uint8 bits);
 extern void qdb_redo_reader(XLogReaderState *record, uint8 block, QdbRecReader *r);

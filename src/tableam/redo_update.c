@@ -19,7 +19,7 @@ read_diff(QdbRecReader *r, uint8 *row, const uint8 *old, Size old_len, uint8 op,
 	Size		middle;
 	const uint8 same = QDB_R_HASNULL | QDB_R_EXTERNAL | QDB_R_NATTS16;
 
-	if (op & XLQ_NEW_SAME_HEADER)
+	if (op & XLQ_NEW_SAME_SHAPE)
 	{
 		row[QDB_ROW_FLAGS] = (old[QDB_ROW_FLAGS] & same) | QDB_R_UPDATED |
 			((op & XLQ_NEW_HOT) ? QDB_R_HEAP_ONLY : 0);
@@ -33,8 +33,10 @@ read_diff(QdbRecReader *r, uint8 *row, const uint8 *old, Size old_len, uint8 op,
 	row[QDB_ROW_XI] = xi;
 	row[QDB_ROW_XX] = 0;
 	prefix = qdb_rec_read1(r);
-	suffix = qdb_rec_read1(r);
+	suffix = (op & XLQ_NEW_SAME_SHAPE) ? 0 : qdb_rec_read1(r);
 	middle = r->end - r->p;
+	if ((op & XLQ_NEW_SAME_SHAPE) && old_len >= QDB_ROW_HEADER + prefix + middle)
+		suffix = old_len - QDB_ROW_HEADER - prefix - middle;
 	if (prefix + suffix > old_len - QDB_ROW_HEADER ||
 		QDB_ROW_HEADER + prefix + middle + suffix > QDB_MAX_ROW)
 		elog(PANIC, "quantadb WAL record does not fit the row it changes");
@@ -42,6 +44,20 @@ read_diff(QdbRecReader *r, uint8 *row, const uint8 *old, Size old_len, uint8 op,
 	memcpy(row + QDB_ROW_HEADER + prefix, qdb_rec_read_bytes(r, middle), middle);
 	memcpy(row + QDB_ROW_HEADER + prefix + middle, old + old_len - suffix, suffix);
 	return QDB_ROW_HEADER + prefix + middle + suffix;
+}
+
+static void
+read_old_entry(QdbRecReader *r, uint8 op, QdbEntry *e, const QdbXact *def)
+{
+	if (!(op & XLQ_NEW_PLAIN))
+	{
+		qdb_rec_read_entry(r, e, def);
+		return;
+	}
+	memset(e, 0, sizeof(*e));
+	e->idx = qdb_rec_read1(r);
+	e->fresh = true;
+	e->x = *def;
 }
 
 /* The page of the new version, which may have the old one, too. */
@@ -55,27 +71,29 @@ redo_new_version(XLogReaderState *record, Page page, BlockNumber blk, BlockNumbe
 	QdbEntry	new_xx;
 	QdbXact		def;
 	uint8		op;
+	uint8		more;
 	OffsetNumber off;
 	OffsetNumber old_off = InvalidOffsetNumber;
 	Size		len;
 
 	qdb_redo_reader(record, QDB_BLOCK_PAGE, &r);
 	op = qdb_rec_read1(&r);
+	more = (op & XLQ_NEW_MORE) ? qdb_rec_read1(&r) : 0;
 	if (op & XLQ_NEW_PRUNE)
 	{
 		QdbPruneList list;
 
-		qdb_rec_read_prune(&r, &list);
+		qdb_rec_read_prune(&r, page, &list);
 		qdb_page_prune(page, &list);
 	}
-	off = QdbRecReadOffset(&r, (op & XLQ_NEW_WIDE) != 0);
+	off = (op & XLQ_NEW_NEXT) ? qdb_page_first_free_offset(page) : qdb_rec_read_offset(&r);
 	if (op & XLQ_NEW_DIFF)
 	{
-		old_off = QdbRecReadOffset(&r, (op & XLQ_NEW_WIDE) != 0);
+		old_off = qdb_rec_read_offset(&r);
 		qdb_redo_default(record, &def, QDB_X_UPDATED | ((op & XLQ_NEW_HOT) ? QDB_X_HOT : 0) |
-						 ((op & XLQ_NEW_KEYS) ? QDB_X_KEYS_UPDATED : 0));
+						 ((more & XLQ_MORE_KEYS) ? QDB_X_KEYS_UPDATED : 0));
 		ItemPointerSet(&def.next, blk, off);
-		qdb_rec_read_entry(&r, &old_xx, &def);
+		read_old_entry(&r, op, &old_xx, &def);
 		qdb_apply_xx(page, blk, old_off, &old_xx, NULL, oblk);
 		PageSetPrunable(page, XLogRecGetXid(record));
 	}
@@ -87,7 +105,7 @@ redo_new_version(XLogReaderState *record, Page page, BlockNumber blk, BlockNumbe
 		qdb_apply_entry(page, &new_xi);
 	}
 	memset(&new_xx, 0, sizeof(new_xx));
-	if (op & XLQ_NEW_XX)
+	if (more & XLQ_MORE_XX)
 	{
 		qdb_redo_default(record, &def, QDB_X_KEYSHR | QDB_X_LOCK_ONLY);
 		qdb_rec_read_entry(&r, &new_xx, &def);
@@ -101,7 +119,7 @@ redo_new_version(XLogReaderState *record, Page page, BlockNumber blk, BlockNumbe
 		qdb_redo_row(&r, row, len, new_xi.idx);
 	}
 	qdb_page_put_row(page, off, row, len);
-	if (op & XLQ_NEW_XX)
+	if (more & XLQ_MORE_XX)
 		qdb_apply_xx(page, blk, off, &new_xx, NULL, oblk);
 	if (QdbRecVmCleared(record))
 		PageClearAllVisible(page);

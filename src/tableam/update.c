@@ -238,6 +238,8 @@ plan_with_prune(QdbUpdate *u)
 		u->a.page = real.page;
 		u->prune = prune;
 		u->pruned = copy;
+		if (RelationNeedsWAL(c->rel))
+			qdb_prune_write(prune);
 	}
 	else
 	{
@@ -436,6 +438,7 @@ apply(QdbUpdate *u)
 		}
 	}
 	qdb_alloc_apply(&u->a);
+	u->next = u->prune != NULL && u->a.off == qdb_page_first_free_offset(page);
 	qdb_apply_xx(c->view.page, c->blk, c->off, &u->old_xx, opage, oblk);
 	qdb_apply_entry(page, &u->new_xi);
 	qdb_page_put_row(page, u->a.off, row, u->form.len);

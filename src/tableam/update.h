@@ -23,6 +23,7 @@ typedef struct QdbUpdate
 	/* the plan */
 	bool		hot;
 	bool		shared;			/* new_xi is old_xx */
+	bool		next;			/* at the first free offset after a prune */
 	QdbPrune   *prune;			/* part of this update, or NULL */
 	char	   *pruned;			/* the page after it */
 	QdbAlloc	a;				/* of the new version's page */

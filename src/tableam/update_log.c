@@ -12,66 +12,42 @@
  */
 #include "tableam/update.h"
 
-/* The new version as its difference to the old one on the same page. */
+/*
+ * The new version as its difference to the old one on the same page.  Of the
+ * same shape: what is equal at the end follows from the length.
+ */
 static void
-write_diff(QdbRecWriter *w, const uint8 *old, Size old_len, const uint8 *new, Size new_len, bool same_header)
+write_diff(QdbRecWriter *w, const uint8 *old, Size old_len, const uint8 *new, Size new_len, bool same_shape)
 {
+	Size		values = Min(old_len, new_len) - QDB_ROW_HEADER;
 	Size		prefix = 0;
 	Size		suffix = 0;
-	Size		max = Min(Min(old_len, new_len) - QDB_ROW_HEADER, 255);
+	Size		max = Min(values, 255);
 	Size		start;
 
 	while (prefix < max && old[QDB_ROW_HEADER + prefix] == new[QDB_ROW_HEADER + prefix])
 		prefix++;
-	max = Min(Min(old_len, new_len) - QDB_ROW_HEADER - prefix, 255);
+	max = same_shape ? values - prefix : Min(values - prefix, 255);
 	while (suffix < max && old[old_len - 1 - suffix] == new[new_len - 1 - suffix])
 		suffix++;
-	if (!same_header)
+	if (!same_shape)
 	{
 		qdb_rec_write1(w, new[QDB_ROW_FLAGS]);
 		qdb_rec_write1(w, new[QDB_ROW_NATTS]);
 	}
 	qdb_rec_write1(w, prefix);
-	qdb_rec_write1(w, suffix);
+	if (!same_shape)
+		qdb_rec_write1(w, suffix);
 	start = QDB_ROW_HEADER + prefix;
 	qdb_rec_write_bytes(w, new + start, new_len - suffix - start);
 }
 
+/* What there is of the new version besides its row. */
 static void
-write_offset(QdbRecWriter *w, OffsetNumber off, bool wide)
+write_new_entries(QdbUpdate *u, QdbRecWriter *w)
 {
-	if (wide)
-		qdb_rec_write2(w, off);
-	else
-		qdb_rec_write1(w, off);
-}
-
-/* Block 0: all that happens to the page of the new version. */
-static void
-write_new(QdbUpdate *u, QdbRecWriter *w, const QdbXact *old_def)
-{
-	const uint8 *row = u->form.data;
-	bool		same = u->newbuf == u->c.buf;
-	const uint8 *old = QdbPageRow(u->c.view.page, u->c.off);
-	Size		old_len = ItemIdGetLength(PageGetItemId(u->c.view.page, u->c.off));
-	bool		wide = u->a.off > 255 || u->c.off > 255;
-	bool		same_header = same && old[QDB_ROW_NATTS] == row[QDB_ROW_NATTS] &&
-	!((old[QDB_ROW_FLAGS] ^ row[QDB_ROW_FLAGS]) & (QDB_R_HASNULL | QDB_R_EXTERNAL | QDB_R_NATTS16));
 	QdbXact		def;
 
-	qdb_rec_write1(w, (u->hot ? XLQ_NEW_HOT : 0) | (u->shared ? XLQ_NEW_SHARED : 0) |
-				   (u->new_xx.idx ? XLQ_NEW_XX : 0) | (same ? XLQ_NEW_DIFF : 0) |
-				   (same_header ? XLQ_NEW_SAME_HEADER : 0) | (wide ? XLQ_NEW_WIDE : 0) |
-				   ((u->old_xmax.mask & QDB_X_KEYS_UPDATED) ? XLQ_NEW_KEYS : 0) |
-				   (u->prune ? XLQ_NEW_PRUNE : 0));
-	if (u->prune != NULL)
-		qdb_rec_write_prune(w, &u->prune->list);
-	write_offset(w, u->a.off, wide);
-	if (same)
-	{
-		write_offset(w, u->c.off, wide);
-		qdb_rec_write_entry(w, &u->old_xx, old_def);
-	}
 	if (!u->shared)
 	{
 		QdbXactInit(&def, u->c.xid, FirstCommandId, QDB_X_PLAIN);
@@ -82,8 +58,41 @@ write_new(QdbUpdate *u, QdbRecWriter *w, const QdbXact *old_def)
 		QdbXactInit(&def, u->c.xid, FirstCommandId, QDB_X_KEYSHR | QDB_X_LOCK_ONLY);
 		qdb_rec_write_entry(w, &u->new_xx, &def);
 	}
+}
+
+/* Block 0: all that happens to the page of the new version. */
+static void
+write_new(QdbUpdate *u, QdbRecWriter *w, const QdbXact *old_def)
+{
+	const uint8 *row = u->form.data;
+	bool		same = u->newbuf == u->c.buf;
+	const uint8 *old = QdbPageRow(u->c.view.page, u->c.off);
+	Size		old_len = ItemIdGetLength(PageGetItemId(u->c.view.page, u->c.off));
+	bool		same_shape = same && old[QDB_ROW_NATTS] == row[QDB_ROW_NATTS] && old_len == u->form.len &&
+	!((old[QDB_ROW_FLAGS] ^ row[QDB_ROW_FLAGS]) & (QDB_R_HASNULL | QDB_R_EXTERNAL | QDB_R_NATTS16));
+	bool		plain = same && qdb_rec_entry_is_plain(&u->old_xx, old_def);
+	uint8		more = (u->new_xx.idx ? XLQ_MORE_XX : 0) |
+	((u->old_xmax.mask & QDB_X_KEYS_UPDATED) ? XLQ_MORE_KEYS : 0);
+
+	qdb_rec_write1(w, (u->hot ? XLQ_NEW_HOT : 0) | (u->shared ? XLQ_NEW_SHARED : 0) |
+				   (u->next ? XLQ_NEW_NEXT : 0) | (same ? XLQ_NEW_DIFF : 0) |
+				   (same_shape ? XLQ_NEW_SAME_SHAPE : 0) | (plain ? XLQ_NEW_PLAIN : 0) |
+				   (more ? XLQ_NEW_MORE : 0) | (u->prune ? XLQ_NEW_PRUNE : 0));
+	if (more)
+		qdb_rec_write1(w, more);
+	if (u->prune != NULL)
+		qdb_rec_write_bytes(w, u->prune->rec, u->prune->rec_len);
+	if (!u->next)
+		qdb_rec_write_offset(w, u->a.off);
 	if (same)
-		write_diff(w, old, old_len, row, u->form.len, same_header);
+		qdb_rec_write_offset(w, u->c.off);
+	if (plain)
+		qdb_rec_write1(w, u->old_xx.idx);
+	else if (same)
+		qdb_rec_write_entry(w, &u->old_xx, old_def);
+	write_new_entries(u, w);
+	if (same)
+		write_diff(w, old, old_len, row, u->form.len, same_shape);
 	else
 	{
 		qdb_rec_write1(w, row[QDB_ROW_FLAGS]);

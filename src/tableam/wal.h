@@ -48,9 +48,12 @@
 #define XLQ_INSERT_FRESH		0x08	/* write the inserter's entry */
 #define XLQ_INSERT_CAP			0x10	/* new size of the table */
 #define XLQ_INSERT_SPECULATIVE	0x20
-#define XLQ_INSERT_WIDE			0x40	/* the offset has two bytes */
-#define XLQ_INSERT_SAME_NATTS	0x80	/* as many columns as the row before
-										 * it */
+#define XLQ_INSERT_LIKE_BEFORE	0x40	/* as long as the row before it, and
+										 * logged as its difference to that */
+#define XLQ_INSERT_SAME_NATTS	0x80	/* as many columns as that */
+
+/* Values of rows for which that is tried, in bytes. */
+#define XLQ_LIKE_BEFORE_MAX		256
 
 /* flags of MULTI_INSERT */
 #define XLQ_MULTI_ALL_FROZEN	0x01
@@ -70,11 +73,16 @@
 #define XLQ_NEW_PRUNE			0x01
 #define XLQ_NEW_HOT				0x02
 #define XLQ_NEW_SHARED			0x04	/* inserter's entry is the updater's */
-#define XLQ_NEW_XX				0x08	/* the new version is locked */
+#define XLQ_NEW_NEXT			0x08	/* at the first free offset */
 #define XLQ_NEW_DIFF			0x10	/* against the old version */
-#define XLQ_NEW_SAME_HEADER		0x20
-#define XLQ_NEW_WIDE			0x40	/* offsets have two bytes */
-#define XLQ_NEW_KEYS			0x80	/* key columns changed */
+#define XLQ_NEW_SAME_SHAPE		0x20	/* its header and length, too */
+#define XLQ_NEW_PLAIN			0x40	/* the old version's entry is written,
+										 * and is what the record's defaults
+										 * say */
+#define XLQ_NEW_MORE			0x80	/* the second byte follows */
+/* second byte */
+#define XLQ_MORE_XX				0x01	/* the new version is locked */
+#define XLQ_MORE_KEYS			0x02	/* key columns changed */
 
 /* kinds of MISC */
 #define XLQ_MISC_CONFIRM		1	/* speculative insertion stays */
@@ -117,13 +125,18 @@ typedef struct QdbRecReader
 /* ---- wal.c ---- */
 extern void qdb_rec_too_long(void) pg_attribute_noreturn();
 extern void qdb_rec_write_entry(QdbRecWriter *w, const QdbEntry *e, const QdbXact *def);
-extern void qdb_rec_write_prune(QdbRecWriter *w, const QdbPruneList *list);
+extern bool qdb_rec_entry_is_plain(const QdbEntry *e, const QdbXact *def);
+extern void qdb_rec_write_offset(QdbRecWriter *w, OffsetNumber off);
+extern OffsetNumber qdb_rec_read_offset(QdbRecReader *r);
 extern uint8 qdb_rec_read1(QdbRecReader *r);
 extern uint16 qdb_rec_read2(QdbRecReader *r);
 extern const char *qdb_rec_read_bytes(QdbRecReader *r, Size len);
 extern void qdb_rec_read_entry(QdbRecReader *r, QdbEntry *e, const QdbXact *def);
-extern void qdb_rec_read_prune(QdbRecReader *r, QdbPruneList *list);
 extern XLogRecPtr qdb_xlog_insert(uint8 info);
+
+/* ---- wal_prune.c ---- */
+extern void qdb_rec_write_prune(QdbRecWriter *w, Page page, const QdbPruneList *list);
+extern void qdb_rec_read_prune(QdbRecReader *r, Page page, QdbPruneList *list);
 
 /* What the entry of a DELETE or LOCK means, unless it says otherwise. */
 static inline uint16

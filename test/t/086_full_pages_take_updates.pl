@@ -60,6 +60,32 @@ is(value(q{SELECT count(*) FROM generate_series(0, pg_relation_size('one_page') 
 is(value('SELECT count(*) || \' \' || sum(n) FROM one_page'), $rows - 1 . ' 3', 'all rows are there');
 is(QuantaTable::problems($p, 'one_page'), '', 'the table is sound');
 
+# ---- records say what is not on the page already ----
+sub records
+{
+	my ($what, $from) = @_;
+	return value("SELECT $what FROM pg_get_wal_records_info('$from', pg_current_wal_flush_lsn()) WHERE resource_manager = 'quantadb'");
+}
+if ($QuantaTable::am eq 'quantadb')
+{
+	$p->do('CREATE EXTENSION pg_walinspect');
+	$p->do(q{SET wal_consistency_checking = ''});
+	$p->do('CREATE TABLE history (tid int, bid int, aid int, delta int, mtime timestamp, filler char(22))');
+	$p->do(q{INSERT INTO history VALUES (1, 1, 70001, -512, '2026-11-27 12:00')});
+	my $from = value('SELECT pg_current_wal_insert_lsn()');
+	$p->do(q{INSERT INTO history VALUES (90, 7, 810002, 4711, '2026-11-27 12:00:00.9')});
+	cmp_ok(records('max(record_length - fpi_length)', $from), '<=', 64, 'of a row like the one before it only what is another');
+
+	# Each of them finds the page full and one dead version there.
+	$p->do('UPDATE full_pages SET n = n + 1 WHERE id = ?', undef, 20 + $_) for 1 .. 5;
+	$from = value('SELECT pg_current_wal_insert_lsn()');
+	$p->do('UPDATE full_pages SET n = n + 1 WHERE id = ?', undef, 30 + $_) for 1 .. 15;
+	is(records(q{count(*) FILTER (WHERE record_type = 'UPDATE') || ' ' || count(*) FILTER (WHERE record_type = 'PRUNE')}, $from),
+		'15 0', 'to prune takes no record of its own');
+	cmp_ok(records('count(*) FILTER (WHERE main_data_length > 0)', $from), '>=', 5, 'updates prune in passing');
+	cmp_ok(records('percentile_disc(0.8) WITHIN GROUP (ORDER BY record_length - fpi_length)', $from), '<=', 56, 'and take no more WAL than others');
+}
+
 # ---- the same after a crash ----
 my $all = q{SELECT count(*) || ' ' || sum(hashtext(f::text)::bigint) FROM full_pages f};
 my $before = value($all);
