@@ -39,7 +39,7 @@
 #define INIT_TIMEOUT_MS			60000
 #define JOIN_TIMEOUT_MS			60000
 #define RELOAD_TIMEOUT_US		(30 * INT64CONST(1000000))
-#define PEER_TIMEOUT_MS			3000
+#define PEER_TIMEOUT_MS			10000
 #define PEER_MAX_BYTES			(256 * 1024)
 
 PG_FUNCTION_INFO_V1(qdb_sql_init);
@@ -255,7 +255,12 @@ require_certificate(CURL *curl, QdbTokenText *token)
 		curl_easy_setopt(curl, CURLOPT_CAINFO, qdb_tls_ca_file);
 	else
 	{
-		/* Members are known by their keys, not by the names of their hosts. */
+		/*
+		 * Members are known by their keys, not by the names of their hosts,
+		 * and not by who else is trusted on this machine.
+		 */
+		curl_easy_setopt(curl, CURLOPT_CAINFO, NULL);
+		curl_easy_setopt(curl, CURLOPT_CAPATH, NULL);
 		curl_easy_setopt(curl, CURLOPT_SSL_VERIFYHOST, 0L);
 		curl_easy_setopt(curl, CURLOPT_SSL_CTX_DATA, token);
 		curl_easy_setopt(curl, CURLOPT_SSL_CTX_FUNCTION, trust_token);

@@ -186,6 +186,11 @@ connect_to(const char *host, int port, SSL *ssl, const char *why)
 	{
 		if (a->ai_family != AF_INET && a->ai_next != NULL)
 			continue;
+		if (qdb_plaintext() && !qdb_is_loopback(a->ai_addr))
+		{
+			qdb_channel_fail(channel, "quantadb.development_plaintext is on, and this is not a loopback address", 0);
+			break;
+		}
 		channel->fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 		if (channel->fd < 0)
 		{

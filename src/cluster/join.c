@@ -318,6 +318,7 @@ answer_joiner(QdbStranger *stranger, uint64 member, const char *why)
 	uint8	   *state = palloc(QDB_STATE_MAX_BYTES);
 	uint8	   *buf = palloc(size);
 
+	stranger->vouched = false;
 	result->member = member;
 	strlcpy(result->why, why, sizeof(result->why));
 	result->state = state;
@@ -441,6 +442,7 @@ try_join(QdbStranger *stranger)
 	command->member.id = qdb_co.state->next_member_id;
 	command->membership = qdb_co.state->membership;
 	command->time_us = qdb_unix_us();
+	stranger->vouched = true;
 	if (!qdb_propose(command, add_done, qdb_mesh_stranger_number(stranger), stranger->serial))
 		answer_joiner(stranger, 0, "too many commands are under way");
 }

@@ -432,7 +432,10 @@ wants_to_join(const QdbStranger *stranger)
 	return cert != NULL && cert->stranger;
 }
 
-/* A place for a connection that is through; members are never pushed out by joiners. */
+/*
+ * A place for a connection that is through; members are never pushed out by joiners, and of
+ * these none that has shown a good token.  Who only guesses makes room for the next one.
+ */
 static QdbStranger *
 find_place(bool joiner)
 {
@@ -449,7 +452,7 @@ find_place(bool joiner)
 		else if (wants_to_join(stranger))
 		{
 			njoiners++;
-			if (!stranger->joining && (oldest == NULL || stranger->serial < oldest->serial))
+			if (!stranger->vouched && (oldest == NULL || stranger->serial < oldest->serial))
 				oldest = stranger;
 		}
 	}
@@ -481,6 +484,7 @@ accept_all(void)
 		stranger->channel = channel;
 		stranger->serial = next_serial++;
 		stranger->joining = false;
+		stranger->vouched = false;
 		stranger->dismissed = false;
 		stranger->added = false;
 		stranger->retry_us = 0;

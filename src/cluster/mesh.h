@@ -69,6 +69,7 @@ typedef struct QdbStranger
 	QdbChannel *channel;		/* NULL: slot unused */
 	uint64		serial;			/* tells users of the slot apart */
 	bool		joining;
+	bool		vouched;		/* showed a good token, and has no answer yet */
 	bool		dismissed;		/* a member that was removed, and told so */
 	uint64		incarnation;	/* of the joiner */
 	bool		added;			/* committed, but not yet in our own state */

@@ -51,7 +51,7 @@ qdb_apply_token_add(QdbState *state, const QdbCommand *command)
 		QdbToken   *t = &state->tokens[i];
 
 		if (t->id == token->id)
-			return memcmp(t->secret_hash, token->secret_hash, QDB_SECRET_HASH_SIZE) == 0 ?
+			return qdb_same_bytes(t->secret_hash, token->secret_hash, QDB_SECRET_HASH_SIZE) ?
 				QDB_UNCHANGED : QDB_BAD_TOKEN;
 		if (slot == NULL && (t->id == 0 || t->expires_us <= command->time_us))
 			slot = t;
@@ -84,7 +84,7 @@ qdb_apply_api_token_add(QdbState *state, const QdbCommand *command)
 		token->expires_us <= command->time_us || !qdb_is_filled_text(token->creator, QDB_NAME_SIZE))
 		return QDB_BAD_VALUE;
 	if (slot != NULL)
-		return memcmp(slot->secret_hash, token->secret_hash, QDB_SECRET_HASH_SIZE) == 0 ?
+		return qdb_same_bytes(slot->secret_hash, token->secret_hash, QDB_SECRET_HASH_SIZE) ?
 			QDB_UNCHANGED : QDB_BAD_TOKEN;
 	for (int i = 0; slot == NULL && i < QDB_MAX_API_TOKENS; i++)
 		if (state->api_tokens[i].id == 0 || state->api_tokens[i].expires_us <= command->time_us)
