@@ -297,9 +297,12 @@ io_append(struct raft_io *raft_io, struct raft_io_append *req,
 	if (done != NULL)
 		done->append = req;
 	for (i = 0; i < n && !io->failed; i++)
+	{
+		qdb_wire_clear_barrier(&entries[i]);
 		storage_ok(io, qdb_storage_append(io->storage, entries[i].term,
 										  (uint8_t) entries[i].type, entries[i].buf.base,
 										  (uint32_t) entries[i].buf.len));
+	}
 	return 0;
 }
 

@@ -24,6 +24,13 @@
 #define ENTRY_SIZE		13
 #define MAX_SERVERS		(2 * QDB_MAX_MEMBERS)
 
+void
+qdb_wire_clear_barrier(const struct raft_entry *entry)
+{
+	if (entry->type == RAFT_BARRIER && entry->buf.base != NULL)
+		memset(entry->buf.base, 0, entry->buf.len);
+}
+
 static void
 put_entries(QdbWriter *w, const struct raft_append_entries *m)
 {
@@ -37,6 +44,7 @@ put_entries(QdbWriter *w, const struct raft_append_entries *m)
 	{
 		const struct raft_entry *e = &m->entries[i];
 
+		qdb_wire_clear_barrier(e);
 		qdb_put_u64(w, e->term);
 		qdb_put_u8(w, (uint8_t) e->type);
 		qdb_put_u32(w, (uint32_t) e->buf.len);
