@@ -189,6 +189,52 @@ fail:
 	return RAFT_CORRUPT;
 }
 
+static bool
+is_sole_voter(const struct raft_configuration *conf, raft_id id)
+{
+	unsigned	others = 0;
+	bool		self = false;
+
+	for (unsigned i = 0; i < conf->n; i++)
+	{
+		if (conf->servers[i].role != RAFT_VOTER)
+			continue;
+		self |= conf->servers[i].id == id;
+		others += conf->servers[i].id != id;
+	}
+	return self && others == 0;
+}
+
+/*
+ * begin_term
+ *		A new term for a sole voter.
+ *
+ * It leads at once, and libraft 0.22 lets it do so in the term that it led before. Others
+ * may have entries of that term which it sent and then lost, before they were on its
+ * disk: new ones under the same numbers would not be told from them.
+ */
+static int
+begin_term(QdbRaftIo *io, const struct raft_snapshot *snapshot,
+		   const struct raft_entry *entries, size_t n)
+{
+	struct raft_configuration conf;
+	bool		sole = snapshot != NULL && is_sole_voter(&snapshot->configuration, io->storage->id);
+
+	/* The newest configuration counts, committed or not. */
+	while (n > 0 && entries[n - 1].type != RAFT_CHANGE)
+		n--;
+	if (n > 0)
+	{
+		if (raft_configuration_decode(&entries[n - 1].buf, &conf) != 0)
+			return RAFT_NOMEM;
+		sole = is_sole_voter(&conf, io->storage->id);
+		raft_configuration_close(&conf);
+	}
+	if (sole)
+		qdb_storage_set_term(io->storage, io->storage->term + 1);
+	return 0;
+}
+
 static int
 io_load(struct raft_io *raft_io, raft_term * term, raft_id * voted_for,
 		struct raft_snapshot **snapshot, raft_index * start_index,
@@ -197,13 +243,13 @@ io_load(struct raft_io *raft_io, raft_term * term, raft_id * voted_for,
 	QdbRaftIo  *io = raft_io->impl;
 	int			rv;
 
-	*term = io->storage->term;
-	*voted_for = io->storage->vote;
 	*start_index = io->storage->first;
 	rv = load_snapshot(io, snapshot);
 	if (rv == 0)
 	{
 		rv = load_entries(io, entries, n_entries);
+		if (rv == 0)
+			rv = begin_term(io, *snapshot, *entries, *n_entries);
 		if (rv != 0 && *snapshot != NULL)
 		{
 			raft_configuration_close(&(*snapshot)->configuration);
@@ -213,9 +259,14 @@ io_load(struct raft_io *raft_io, raft_term * term, raft_id * voted_for,
 		}
 	}
 	if (rv != 0)
+	{
 		snprintf(raft_io->errmsg, sizeof(raft_io->errmsg), "%s", io->failed ?
 				 io->storage->why : "Raft log or snapshot is corrupt");
-	return rv;
+		return rv;
+	}
+	*term = io->storage->term;
+	*voted_for = io->storage->vote;
+	return 0;
 }
 
 static int

@@ -35,6 +35,16 @@ receive_entries(QdbRaft *r, const struct raft_message *m, unsigned from, unsigne
 		ae->prev_log_term = all->entries[from - 1].term;
 	ae->n_entries = to - from;
 	ae->entries = NULL;
+
+	/*
+	 * libraft 0.22 takes the smaller one of the leader's commit index and the
+	 * message's last entry for its own commit index, also where it knows of
+	 * more: then it went back, and the next snapshot had the state of a later
+	 * index than it said, and one that nobody accepts at that.
+	 */
+	if (ae->prev_log_index + ae->n_entries < raft_commit_index(&r->raft) &&
+		ae->leader_commit > raft_commit_index(&r->raft))
+		ae->leader_commit = raft_commit_index(&r->raft);
 	if (ae->n_entries > 0)
 	{
 		for (i = from; i < to; i++)

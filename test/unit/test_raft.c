@@ -18,8 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cluster/raft_io.h"
-#include "cluster/raft_node.h"
+#include "cluster/raft_inner.h"
 #include "cluster/raft_wire.h"
 
 #define NODES			3
@@ -322,6 +321,18 @@ settle(int ms)
 		step();
 }
 
+/* Others may have entries of the term before that this node has lost. */
+static void
+test_sole_voter(const char *name)
+{
+	uint64_t	term = qdb_raft_term(nodes[1].raft);
+	char		why[256] = "";
+
+	node_stop(&nodes[1]);
+	check(node_open(&nodes[1], why, sizeof(why)) && leader() == &nodes[1] &&
+		  qdb_raft_term(nodes[1].raft) == term + 1, name);
+}
+
 static void
 test_formation(void)
 {
@@ -334,6 +345,7 @@ test_formation(void)
 	check(node_open(&nodes[1], why, sizeof(why)), "open the first node");
 	check(leader() == &nodes[1], "the only voter leads at once");
 	check(init_cluster(), "INIT is applied");
+	test_sole_voter("a sole voter leads each time in a new term");
 	check(node_open(&nodes[2], why, sizeof(why)), "open the first joiner");
 	check(add_member(2), "second member");
 	check(wait_equal(), "second member has the state");
@@ -549,6 +561,33 @@ test_late_pre_vote(void)
 	check(note(5) && wait_equal(), "and the cluster goes on");
 }
 
+/* The leader tells a follower again what it has, and in the same message that more is committed. */
+static void
+test_commit_never_goes_back(void)
+{
+	Node	   *from = wait_leader();
+	Node	   *to = from == &nodes[1] ? &nodes[2] : &nodes[1];
+	struct raft_message sent = {.type = RAFT_APPEND_ENTRIES,.server_id = to->id};
+	struct raft_append_entries *entries = &sent.append_entries;
+	uint64_t	commit;
+	uint32_t	length;
+	uint8_t    *bytes;
+
+	settle(500);
+	commit = raft_commit_index(&to->raft->raft);
+	entries->version = 1;
+	entries->term = qdb_raft_term(from->raft);
+	entries->prev_log_index = commit - 1;
+	entries->prev_log_term = qdb_storage_term_of(to->raft->io.storage, commit - 1);
+	entries->leader_commit = commit + 1;
+	bytes = qdb_wire_encode(&sent, &length);
+	check(bytes != NULL && entries->prev_log_term > 0, "entries");
+	qdb_raft_receive(to->raft, from->id, bytes, length);
+	free(bytes);
+	check(raft_commit_index(&to->raft->raft) == commit, "what is committed stays committed");
+	check(note(6) && wait_equal(), "and the cluster goes on");
+}
+
 /* ---- the order of completions ---- */
 
 static struct
@@ -709,6 +748,7 @@ test_begin_with(const char *top)
 	check(memcmp(&nodes[1].state, &before, sizeof(before)) == 0, "which is there when it opens");
 	snprintf(command.value, sizeof(command.value), "x");
 	check(wait_leader() == &nodes[1] && run_command(&command, QDB_OK), "its one voter commits");
+	test_sole_voter("also where the configuration is a snapshot's");
 
 	command.type = QDB_CMD_TOKEN_ADD;
 	command.token.id = 99;
@@ -749,6 +789,7 @@ main(int argc, char **argv)
 	test_damage();
 	test_unset_index();
 	test_late_pre_vote();
+	test_commit_never_goes_back();
 	test_drain(argv[1]);
 	test_garbage();
 	test_begin_with(argv[1]);
