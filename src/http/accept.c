@@ -33,13 +33,23 @@
 #define CONNECTION_MEMORY	(16 * 1024)
 #define TLS_PRIORITIES		"SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
 #define TLS_HANDSHAKE		22
+#define LONGEST_PAUSE_MS	16
 
-/* Who has connections; the pointer to an entry is a connection's socket context. */
+/* Who has connections. */
 typedef struct Client
 {
 	int			count;			/* 0: entry is free */
 	struct sockaddr_storage address;
 } Client;
+
+/* The pointer to an entry is a connection's socket context. */
+typedef struct Connection
+{
+	bool		used;
+	bool		silent;			/* TLS, and no request has come: it may still
+								 * be in its handshake */
+	Client	   *client;
+} Connection;
 
 static QdbDoor *door = NULL;
 static MHD_AccessHandlerCallback handler = NULL;
@@ -49,6 +59,11 @@ static struct MHD_Daemon *secure = NULL;
 static uint32 secure_generation = 0;
 static bool fds_changed = true;
 static Client clients[2 * MAX_CONNECTIONS];
+static Connection connections[2 * MAX_CONNECTIONS];
+static int	nsilent = 0;
+static bool moved = false;		/* in this turn a connection or a request came
+								 * or went */
+static int	idle_turns = 0;		/* in a row in which nothing happened */
 
 /* libmicrohttpd keeps pointers to these. */
 static char cert_pem[32 * 1024];
@@ -104,38 +119,92 @@ renew_ticket_key(void)
 }
 
 static void
-note_connection(void *arg, struct MHD_Connection *connection, void **context,
-				enum MHD_ConnectionNotificationCode code)
+end_silence(Connection *entry)
 {
-	const union MHD_ConnectionInfo *info;
+	if (entry == NULL || !entry->silent)
+		return;
+	entry->silent = false;
+	nsilent--;
+}
+
+static void
+forget_connection(Connection *entry)
+{
+	if (entry == NULL)
+		return;
+	end_silence(entry);
+	if (entry->client != NULL && entry->client->count > 0)
+		entry->client->count--;
+	entry->used = false;
+}
+
+static Client *
+client_of(struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
 	struct sockaddr_storage address = {0};
 	Client	   *client;
 
-	if (code == MHD_CONNECTION_NOTIFY_STARTED)
-		offer_tickets(connection);
-	if (code == MHD_CONNECTION_NOTIFY_CLOSED)
-	{
-		client = *context;
-		if (client != NULL && client->count > 0)
-			client->count--;
-		return;
-	}
-	*context = NULL;
-	info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
 	if (info == NULL || info->client_addr == NULL)
-		return;
+		return NULL;
 	memcpy(&address, info->client_addr, info->client_addr->sa_family == AF_INET ?
 		   sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6));
 	client = find_client(&address);
 	if (client != NULL)
 		client->count++;
-	*context = client;
+	return client;
+}
+
+/* There are entries for more connections than both servers together accept. */
+static Connection *
+new_connection(struct MHD_Connection *connection)
+{
+	for (int i = 0; i < lengthof(connections); i++)
+	{
+		Connection *entry = &connections[i];
+
+		if (entry->used)
+			continue;
+		entry->used = true;
+		entry->client = client_of(connection);
+		entry->silent = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION) != NULL;
+		nsilent += entry->silent;
+		return entry;
+	}
+	return NULL;
+}
+
+static void
+note_connection(void *arg, struct MHD_Connection *connection, void **context,
+				enum MHD_ConnectionNotificationCode code)
+{
+	moved = true;
+	if (code == MHD_CONNECTION_NOTIFY_CLOSED)
+	{
+		forget_connection(*context);
+		return;
+	}
+	*context = new_connection(connection);
+	offer_tickets(connection);
+}
+
+/* The handshake of a connection that asks for something is over. */
+static enum MHD_Result
+note_request(void *arg, struct MHD_Connection *connection, const char *url, const char *method, const char *version,
+			 const char *upload_data, size_t *upload_size, void **state)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+	moved = true;
+	if (info != NULL)
+		end_silence(info->socket_context);
+	return handler(arg, connection, url, method, version, upload_data, upload_size, state);
 }
 
 static struct MHD_Daemon *
 start_plain(void)
 {
-	return MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handler, NULL,
+	return MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, note_request, NULL,
 							MHD_OPTION_CONNECTION_LIMIT, (unsigned int) MAX_CONNECTIONS,
 							MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int) IDLE_SECONDS,
 							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
@@ -204,7 +273,7 @@ qdb_http_follow_keys(bool may_restart)
 	if (secure != NULL)
 		MHD_stop_daemon(secure);
 	renew_ticket_key();
-	secure = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_TLS, 0, NULL, NULL, handler, NULL,
+	secure = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_TLS, 0, NULL, NULL, note_request, NULL,
 							  MHD_OPTION_HTTPS_MEM_CERT, cert_pem,
 							  MHD_OPTION_HTTPS_MEM_KEY, key_pem,
 							  MHD_OPTION_HTTPS_MEM_TRUST, ca_pem,
@@ -301,7 +370,7 @@ hand_over(int fd, const struct sockaddr_storage *address, socklen_t length)
 }
 
 void
-qdb_http_turn(void)
+qdb_http_turn(bool woken)
 {
 	struct sockaddr_storage address;
 	socklen_t	length;
@@ -310,11 +379,13 @@ qdb_http_turn(void)
 	if (door == NULL)
 		return;
 	qdb_door_turn(door);
+	moved = woken;
 	while ((fd = qdb_door_take_socket(door, &address, &length)) >= 0)
 		hand_over(fd, &address, length);
 	(void) MHD_run(plain);
 	if (secure != NULL)
 		(void) MHD_run(secure);
+	idle_turns = moved ? 0 : idle_turns + 1;
 }
 
 static int
@@ -342,6 +413,20 @@ qdb_http_fds(int *fds, bool *changed)
 	return n;
 }
 
+/*
+ * libmicrohttpd takes a connection in its handshake for one that can be read all the time, and
+ * wants to run again at once until the client has answered: without this, one that never
+ * does costs a core.  So turns in which nothing happens are followed by pauses.  What the client
+ * sends ends them: it shows at the descriptor that is waited for.
+ */
+static long
+pause_ms(void)
+{
+	if (nsilent == 0 || idle_turns == 0)
+		return 0;
+	return idle_turns > 4 ? LONGEST_PAUSE_MS : 1 << (idle_turns - 1);
+}
+
 long
 qdb_http_timeout(long limit)
 {
@@ -353,7 +438,7 @@ qdb_http_timeout(long limit)
 
 		if (daemons[i] != NULL && MHD_get_timeout(daemons[i], &wanted) == MHD_YES &&
 			wanted < (MHD_UNSIGNED_LONG_LONG) limit)
-			limit = (long) wanted;
+			limit = daemons[i] == secure ? Max((long) wanted, Min(pause_ms(), limit)) : (long) wanted;
 	}
 	return limit;
 }

@@ -21,8 +21,8 @@ extern void qdb_http_close(void);
 /* HTTPS with the newest certificate; may_restart: no request is suspended. */
 extern void qdb_http_follow_keys(bool may_restart);
 
-/* Accepts and serves what is there now. */
-extern void qdb_http_turn(void);
+/* Accepts and serves what is there now; woken: the wait ended since something is. */
+extern void qdb_http_turn(bool woken);
 
 /* What to wait for; raises *changed when it is not what it was at the last call. */
 extern int	qdb_http_fds(int *fds, bool *changed);

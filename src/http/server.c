@@ -420,6 +420,7 @@ qdb_http_main(Datum arg)
 	{
 		int			fds[QDB_HTTP_MAX_FDS];
 		bool		changed;
+		bool		woken;
 		int			n = qdb_http_fds(fds, &changed);
 		long		timeout = qdb_http_timeout(waiting != NULL ? POLL_MS : Min(RETRY_MS, webhooks_ms));
 
@@ -427,14 +428,14 @@ qdb_http_main(Datum arg)
 			FreeWaitEventSet(set);
 		if (changed || set == NULL)
 			set = make_wait_set(fds, n);
-		(void) WaitEventSetWait(set, timeout, &event, 1, PG_WAIT_EXTENSION);
+		woken = WaitEventSetWait(set, timeout, &event, 1, PG_WAIT_EXTENSION) > 0;
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		reload_configuration();
 		/* New keys start HTTPS anew, which it may not while calls wait. */
 		qdb_http_follow_keys(waiting == NULL);
 		wake_waiting();
-		qdb_http_turn();
+		qdb_http_turn(woken);
 		tell_others();
 		if (!open && qdb_now_us() >= retry_us)
 		{

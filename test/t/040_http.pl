@@ -2,10 +2,13 @@
 use strict;
 use warnings;
 use FindBin;
+use IO::Socket::INET;
 use IPC::Run;
 use JSON::PP;
+use QuantaBench qw(children_named cpu_seconds);
 use QuantaCluster;
 use Test::More;
+use Time::HiRes qw(time);
 
 my $c = QuantaCluster->new_cluster(n => 3);
 my $p = $c->primary;
@@ -151,4 +154,14 @@ QuantaCluster::run_ok('gcc', '-O1', '-o', $load, "$FindBin::Bin/../lib/health_lo
 my ($requests, $failures, $resumed) = split ' ', QuantaCluster::run_ok($load, '127.0.0.1', $c->node($new)->{http}, '/primary', 100, 2, 'resume', 'tls');
 is("$requests $failures", '200 0', 'a connection for each of 200 health checks');
 cmp_ok($resumed, '>=', 180, 'all but the first of each client without a handshake of certificates');
+
+# ---- handshakes that their clients do not end take no time ----
+my @held = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $c->node($new)->{http}) } 1 .. 20;
+$_->syswrite("\x16\x03\x01\x01\x00") for @held;
+my ($worker) = children_named($c, $new, qr/quantadb http/);
+my ($cpu, $at) = (cpu_seconds($worker), time);
+$c->wait_for(sub { time > $at + 4 }, 30, 'some seconds');
+cmp_ok(100 * (cpu_seconds($worker) - $cpu) / (time - $at), '<', 5, '% of a core for half a handshake');
+($requests, $failures) = split ' ', QuantaCluster::run_ok($load, '127.0.0.1', $c->node($new)->{http}, '/primary', 80, 1, 'new', 'tls');
+is("$requests $failures", '80 0', 'and others are answered');
 done_testing();
