@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
 # check_layers.sh
-#	Who may include whom, and which names leave a file.
+#	Who may include whom, which names leave a file, and that every route is described.
 #
 # core includes core; base: core and base; every other folder: core, base and
 # itself; quantadb.c wires them and includes anything.  core is plain C without a
@@ -67,4 +67,16 @@ if [ -f quantadb.so ]; then
 	result "quantadb.so exports our names only" \
 		"$(nm -D -g --defined-only quantadb.so | grep -vE " [A-Za-z] ($names|_init|_fini)\$" || true)"
 fi
+
+# Method and path, as the handlers know them and as they are described; /cluster/nodes/ is followed by a name.
+routes=$({
+	sed -nE 's|^\t\{"(/[^"]*)", QDB_METHOD_([A-Z]+),.*|\2 \1|p' src/http/routes.c
+	sed -nE 's|^static const Route node_route = \{NODES, QDB_METHOD_([A-Z]+),.*|\1 /cluster/nodes/{name}|p
+		s|^static const Route role_route = \{NODES, QDB_METHOD_([A-Z]+),.*|\1 /cluster/nodes/{name}/role|p' src/http/routes.c
+} | sort)
+described=$(awk '/^[a-z]/ {in_paths = $1 == "paths:"} in_paths && /^  \// {path = $1; sub(/:$/, "", path)}
+	in_paths && /^    (get|post|patch|delete|put):/ {method = toupper($1); sub(/:$/, "", method); print method, path}' docs/openapi.yaml | sort)
+result "docs/openapi.yaml describes every route and no other" \
+	"$([ "$(printf '%s\n' "$routes" | wc -l)" -ge 20 ] || echo 'the routes are not found in src/http/routes.c'
+		diff <(printf '%s\n' "$routes") <(printf '%s\n' "$described"))"
 exit $failed
