@@ -16,6 +16,7 @@
 #include "base/keys.h"
 #include "failover/failover.h"
 #include "failover/stage.h"
+#include "failover/wal_files.h"
 #include "tableam/tableam.h"
 #include "wal/wal.h"
 

@@ -527,7 +527,10 @@ finish(Plan *plan)
 		return false;
 	plan->now = plan->header.nsteps;
 	reach(plan, AT_BEGIN);
-	return qdb_remove_file(QDB_STAGE_JOURNAL) && qdb_fsync_path(QDB_STAGE_DIR, true);
+	if (!qdb_remove_file(QDB_STAGE_JOURNAL) || !qdb_fsync_path(QDB_STAGE_DIR, true))
+		return false;
+	reach(plan, AT_END);
+	return true;
 }
 
 bool

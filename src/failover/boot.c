@@ -14,7 +14,7 @@
  * With recovery.signal the server is restored to a point in time: that must be
  * able to end, so it is no member then (identity.c).
  *
- * Process: postmaster, except qdb_secure_boot and qdb_mark_standby (coordinator).
+ * Process: postmaster.
  *
  *-------------------------------------------------------------------------
  */
@@ -33,33 +33,6 @@
 #include "miscadmin.h"
 #include "replication/syncrep.h"
 #include "utils/guc.h"
-
-/*
- * The file is there, if perhaps not after the machine's death: the next boot then makes
- * it by itself.
- */
-bool
-qdb_mark_standby(void)
-{
-	int			fd = open(STANDBY_SIGNAL_FILE, O_WRONLY | O_CREAT | PG_BINARY | O_CLOEXEC, pg_file_create_mode);
-
-	if (fd < 0)
-	{
-		ereport(LOG, (errcode_for_file_access(),
-					  errmsg("[failover] could not create \"%s\": %m", STANDBY_SIGNAL_FILE)));
-		return false;
-	}
-	close(fd);
-	return true;
-}
-
-bool
-qdb_secure_boot(void)
-{
-	if (qdb_file_exists(STANDBY_SIGNAL_FILE))
-		return qdb_fsync_path(STANDBY_SIGNAL_FILE, false) && qdb_fsync_path(".", true);
-	return qdb_place_file(STANDBY_SIGNAL_FILE, "");
-}
 
 /*
  * A promote file that outlived its server would promote the next one at any

@@ -19,14 +19,9 @@ extern bool qdb_end_of_wal(const QdbState *state, QdbEndOfWal *end, char *why);
 extern bool qdb_end_of_wal_again(const QdbState *state, QdbEndOfWal *end, char *why);
 extern bool qdb_promote(const QdbState *state, const QdbGrant *grant, char *why);
 extern bool qdb_is_promoting(void);
-
-/* Does the history file of the grant's timeline say what the grant says? */
-extern bool qdb_history_fits(const QdbGrant *grant, char *why);
 extern int	qdb_promotion_done(const QdbGrant *grant, char *why);
 extern void qdb_demote(const char *reason);
 extern int	qdb_match_history(const QdbState *state, const QdbEndOfWal *end, char *why);
-extern bool qdb_secure_boot(void);
-extern bool qdb_mark_standby(void);
 extern bool qdb_drop_foreign_histories(void);
 extern void qdb_end_blocking_queries(void);
 extern bool qdb_limits_demanded(char *why);

@@ -203,31 +203,6 @@ qdb_promote(const QdbState *state, const QdbGrant *grant, char *why)
 	return true;
 }
 
-/*
- * Does the history file of the new timeline say what the grant says?  A timeline
- * without bytes between parent and fork is no difference.
- */
-bool
-qdb_history_fits(const QdbGrant *grant, char *why)
-{
-	QdbHistory	history;
-	bool		fits;
-
-	if (!qdb_history_read(grant->timeline, &history))
-	{
-		snprintf(why, QDB_REASON_SIZE, "the history file of timeline %u cannot be read", grant->timeline);
-		return false;
-	}
-	fits = history.nlines > 0 &&
-		history.lines[history.nlines - 1].end == grant->fork &&
-		qdb_history_owner(&history, grant->timeline, grant->fork) == grant->parent_timeline;
-	if (!fits)
-		snprintf(why, QDB_REASON_SIZE, "timeline %u does not fork at %X/%X of timeline %u",
-				 grant->timeline, LSN_FORMAT_ARGS(grant->fork), grant->parent_timeline);
-	qdb_history_free(&history);
-	return fits;
-}
-
 int
 qdb_promotion_done(const QdbGrant *grant, char *why)
 {

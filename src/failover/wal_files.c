@@ -338,3 +338,55 @@ qdb_sweep_placeholders(void)
 		qdb_visit_wal_files(remove_placeholder_above, &newest) &&
 		qdb_sync_wal_folder();
 }
+
+/*
+ * Does the history file of the new timeline say what the grant says?  A timeline
+ * without bytes between parent and fork is no difference.
+ */
+bool
+qdb_history_fits(const QdbGrant *grant, char *why)
+{
+	QdbHistory	history;
+	bool		fits;
+
+	if (!qdb_history_read(grant->timeline, &history))
+	{
+		snprintf(why, QDB_REASON_SIZE, "the history file of timeline %u cannot be read", grant->timeline);
+		return false;
+	}
+	fits = history.nlines > 0 &&
+		history.lines[history.nlines - 1].end == grant->fork &&
+		qdb_history_owner(&history, grant->timeline, grant->fork) == grant->parent_timeline;
+	if (!fits)
+		snprintf(why, QDB_REASON_SIZE, "timeline %u does not fork at %X/%X of timeline %u",
+				 grant->timeline, LSN_FORMAT_ARGS(grant->fork), grant->parent_timeline);
+	qdb_history_free(&history);
+	return fits;
+}
+
+/*
+ * The file is there, if perhaps not after the machine's death: the next boot then makes
+ * it by itself.
+ */
+bool
+qdb_mark_standby(void)
+{
+	int			fd = open(STANDBY_SIGNAL_FILE, O_WRONLY | O_CREAT | PG_BINARY | O_CLOEXEC, pg_file_create_mode);
+
+	if (fd < 0)
+	{
+		ereport(LOG, (errcode_for_file_access(),
+					  errmsg("[failover] could not create \"%s\": %m", STANDBY_SIGNAL_FILE)));
+		return false;
+	}
+	close(fd);
+	return true;
+}
+
+bool
+qdb_secure_boot(void)
+{
+	if (qdb_file_exists(STANDBY_SIGNAL_FILE))
+		return qdb_fsync_path(STANDBY_SIGNAL_FILE, false) && qdb_fsync_path(".", true);
+	return qdb_place_file(STANDBY_SIGNAL_FILE, "");
+}

@@ -68,6 +68,9 @@ extern void qdb_history_free(QdbHistory *history);
 /* Timeline that owns the byte before position in the history of tip. */
 extern TimeLineID qdb_history_owner(const QdbHistory *history, TimeLineID tip, XLogRecPtr position);
 
+/* Does the history file of the grant's timeline say what the grant says? */
+extern bool qdb_history_fits(const QdbGrant *grant, char *why);
+
 /* Calls visit for each segment (history false) and history file in pg_wal. */
 typedef bool (*QdbWalFileVisit) (const char *path, TimeLineID timeline, XLogSegNo segno,
 								 bool history, void *arg);
@@ -86,5 +89,9 @@ extern bool qdb_sweep_placeholders(void);
  * and ends the postmaster where it stops.  No byte of the new timeline is in it.
  */
 extern bool qdb_drop_torn_segments(void);
+
+/* standby.signal: there, and there also after the machine's death (I15). */
+extern bool qdb_mark_standby(void);
+extern bool qdb_secure_boot(void);
 
 #endif							/* QDB_WAL_FILES_H */

@@ -15,9 +15,9 @@
  * in DIR, and its sync removes the log.  So "lose", when all processes are dead, can
  * undo what was never synced.  It does that file by file: of each file all
  * of it or nothing, as SEED will have it (0: nothing).  Entries of folders (creations, renames,
- * removals) are kept until the folder is synced; only those of the extension's
+ * removals) are kept until the folder is synced; with undo=1 only those of the extension's
  * own folder and of the files that say how to boot, for PostgreSQL itself
- * relies in places on file systems that order them.
+ * relies in places on file systems that order them; with undo=2 those of all folders.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -121,6 +121,7 @@ static const char *
 file_of(int fd, struct stat *st, char *path, size_t size)
 {
 	char		link[64];
+	size_t		below;
 	ssize_t		n;
 
 	if (control == NULL || fstat(fd, st) != 0 || !(S_ISREG(st->st_mode) || S_ISDIR(st->st_mode)))
@@ -130,9 +131,10 @@ file_of(int fd, struct stat *st, char *path, size_t size)
 	if (n <= 0)
 		return NULL;
 	path[n] = '\0';
-	if (strncmp(path, data, strlen(data)) != 0)
+	below = strlen(data) - 1;	/* the directory itself has no slash at its end */
+	if (strncmp(path, data, below) != 0 || (path[below] != '/' && path[below] != '\0'))
 		return NULL;
-	return path + strlen(data) - 1;
+	return path + below;
 }
 
 static int
@@ -280,6 +282,20 @@ size_past(int fd, int64_t size)
 
 int ftruncate(int fd, off_t size) { CHANGING(fd, size, size_past(fd, size), REAL(ftruncate) (fd, size)); }
 int ftruncate64(int fd, off64_t size) { CHANGING(fd, size, size_past(fd, size), REAL(ftruncate64) (fd, size)); }
+
+#define CHANGING_PATH(path, size, call) \
+	int			fd = REAL(open) (path, O_RDWR | O_CLOEXEC); \
+	int			log = -1; \
+	int			result = -1; \
+	if (fd >= 0 && may_change(fd, size, size_past(fd, size), &log)) \
+		result = call; \
+	changed(log); \
+	if (fd >= 0) \
+		close(fd); \
+	return result
+
+int truncate(const char *path, off_t size) { CHANGING_PATH(path, size, REAL(truncate) (path, size)); }
+int truncate64(const char *path, off64_t size) { CHANGING_PATH(path, size, REAL(truncate64) (path, size)); }
 int fallocate(int fd, int mode, off_t at, off_t n) { CHANGING(fd, at, n, REAL(fallocate) (fd, mode, at, n)); }
 
 int
@@ -371,7 +387,7 @@ watched(const char *path, char *full)
 	if (strncmp(full, data, strlen(data)) != 0)
 		return NULL;
 	name = full + strlen(data);
-	if (strncmp(name, "quantadb/", 9) == 0)
+	if (control->undo > 1 || strncmp(name, "quantadb/", 9) == 0)
 		return full;
 	for (int i = 0; i < 4; i++)
 	{

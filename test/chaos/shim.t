@@ -65,6 +65,21 @@ below(q{unlink('quantadb/promise')});
 lose(0);
 is(get("$data/quantadb/promise"), 'new', 'so does a file whose removal was not synced');
 
+
+put("$data/$_", 'old') for qw(b c);
+below(q{rename('b', 'd'); unlink('c'); truncate('a', 3); exit});
+lose(0);
+is(join(' ', map { get("$data/$_") } qw(b c d)), 'none none old', 'entries of other folders are left alone');
+is(get("$data/a"), 'SAFE!e' . 'before' x 9, 'but not the files');
+order('set', 'undo=2');
+put("$data/c", 'old');
+below(q{rename('d', 'b'); unlink('c'); exit});
+lose(0);
+is(join(' ', map { get("$data/$_") } qw(b c d)), 'none old old', 'unless it was said so');
+below(q{rename('d', 'b'); sysopen(D, '.', O_RDONLY | O_DIRECTORY); D->sync; exit});
+lose(0);
+is(join(' ', map { get("$data/$_") } qw(b c d)), 'old old none', 'nor then, when the data directory was synced');
+
 order('set', 'path=/a', 'full=1');
 is(below(q{sysopen(F, 'a', O_WRONLY); print defined syswrite(F, 'y', 1) ? 'fits' : 'full'; sysseek(F, 0, 2); print defined syswrite(F, 'y', 1) ? 'fits' : 'full'}),
 	'fitsfull', 'a full disk takes what does not grow');
