@@ -201,6 +201,18 @@ note_request(void *arg, struct MHD_Connection *connection, const char *url, cons
 	return handler(arg, connection, url, method, version, upload_data, upload_size, state);
 }
 
+/* What is encoded is decoded; a zero in it must not be taken for an end, so it becomes a character that no path has. */
+static size_t
+decode(void *arg, struct MHD_Connection *connection, char *text)
+{
+	size_t		length = MHD_http_unescape(text);
+
+	for (size_t i = 0; i < length; i++)
+		if (text[i] == '\0')
+			text[i] = '\1';
+	return length;
+}
+
 static struct MHD_Daemon *
 start_plain(void)
 {
@@ -210,6 +222,7 @@ start_plain(void)
 							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
 							MHD_OPTION_NOTIFY_CONNECTION, note_connection, NULL,
 							MHD_OPTION_NOTIFY_COMPLETED, completed, NULL,
+							MHD_OPTION_UNESCAPE_CALLBACK, decode, NULL,
 							MHD_OPTION_END);
 }
 
@@ -283,6 +296,7 @@ qdb_http_follow_keys(bool may_restart)
 							  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
 							  MHD_OPTION_NOTIFY_CONNECTION, note_connection, NULL,
 							  MHD_OPTION_NOTIFY_COMPLETED, completed, NULL,
+							  MHD_OPTION_UNESCAPE_CALLBACK, decode, NULL,
 							  MHD_OPTION_END);
 	fds_changed = true;
 	if (secure == NULL)

@@ -39,6 +39,7 @@ typedef struct QdbHttpAnswer
 	const char *allow;			/* NULL, or the Allow header */
 	const char *policy;			/* NULL, or the Content-Security-Policy */
 	bool		challenge;		/* say that a bearer token is wanted */
+	bool		closes;			/* nothing more is read from this connection */
 	StringInfoData body;
 } QdbHttpAnswer;
 

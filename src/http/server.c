@@ -92,6 +92,8 @@ send_answer(struct MHD_Connection *connection, const QdbHttpAnswer *answer)
 		MHD_add_response_header(response, "Content-Security-Policy", answer->policy);
 		MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
 	}
+	if (answer->closes)
+		MHD_add_response_header(response, "Connection", "close");
 	if (answer->challenge)
 		MHD_add_response_header(response, "WWW-Authenticate", "Bearer realm=\"quantadb\"");
 	result = MHD_queue_response(connection, answer->status, response);
@@ -195,6 +197,36 @@ refuse_length(struct MHD_Connection *connection)
 	return send_answer(connection, &answer);
 }
 
+/* How often the header says where the body ends; more than once is once too often. */
+static enum MHD_Result
+count_framing(void *arg, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	int		   *n = arg;
+
+	if (strpbrk(name, " \t") != NULL)
+		*n += 2;				/* one that others may read as either */
+	else if (pg_strcasecmp(name, "Content-Length") == 0)
+		*n += 1;
+	else if (pg_strcasecmp(name, "Transfer-Encoding") == 0)
+		*n += value != NULL && pg_strcasecmp(value, "chunked") == 0 ? 1 : 2;
+	return MHD_YES;
+}
+
+/*
+ * A proxy may believe the other one of two ends, and hand over the rest as somebody else's
+ * request: nothing that follows in this connection is read.
+ */
+static enum MHD_Result
+refuse_framing(struct MHD_Connection *connection)
+{
+	QdbHttpAnswer answer = {.content_type = "application/json",.closes = true};
+
+	initStringInfo(&answer.body);
+	qdb_answer_error(&answer, 400, "the header does not say where the body ends",
+					 "It must have one Content-Length, or \"Transfer-Encoding: chunked\".", NULL);
+	return send_answer(connection, &answer);
+}
+
 /*
  * Headers only.  A body is read for control calls that may be made, and no
  * more of it than its limit; all others are answered without looking at it.
@@ -205,9 +237,13 @@ begin_call(struct MHD_Connection *connection, const QdbHttpRequest *request, Cal
 	const char *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Length");
 	const char *chunked = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Transfer-Encoding");
 	QdbHttpAnswer answer = {.content_type = "application/json"};
+	int			nframing = 0;
 	bool		takes_body;
 	bool		ok;
 
+	(void) MHD_get_connection_values(connection, MHD_HEADER_KIND, count_framing, &nframing);
+	if (nframing > 1)
+		return refuse_framing(connection);
 	if (length != NULL || chunked != NULL)
 	{
 		ok = run_safely(STEP_HEADER, request, &answer, NULL, &takes_body);
