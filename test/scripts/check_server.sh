@@ -28,7 +28,14 @@ chmod 777 "$found"
 trap 'rmdir "$found" 2>/dev/null' EXIT
 
 die() { echo "check_server: $*" >&2; exit 1; }
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+# sudo passes nothing on by itself; programs with sanitizers need their options.
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	else
+		sudo ${ASAN_OPTIONS:+env "ASAN_OPTIONS=$ASAN_OPTIONS" "UBSAN_OPTIONS=$UBSAN_OPTIONS"} "$@"
+	fi
+}
 
 flags='-O1 -g -fno-omit-frame-pointer'
 link=
@@ -44,8 +51,7 @@ fi
 # The package's patches make a library folder that does not name PostgreSQL the one of
 # the system's server.  So it is named in full, and what is installed is looked at first.
 build_server() {
-	local source stage=$place/stage
-	source=$(bash test/scripts/source.sh) || die "no source tree of PostgreSQL 15"
+	local stage=$place/stage
 	rm -rf "$place/server" "$stage"
 	mkdir -p "$place/server"
 	echo "# building PostgreSQL $("$source/configure" --version | sed -n '1s/[^0-9]*//p') for $prefix"
@@ -71,6 +77,41 @@ copy_tree() {
 	cp -r build/deps build/deps.mk "$place/tree/build/" 2>/dev/null
 }
 
+# A server that does what it must not, once for each sanitizer: it dies and says where.  So a
+# run without findings means something.  (ASan writes to its own file, UBSan to the server's log,
+# which the tests search: gcc's libasan and libubsan have one name for the path, and libasan has it.)
+sanitizers_speak() {
+	local dir bug as=()
+	dir=$(mktemp -d "${TMPDIR:-/tmp}/quantadb-speak-XXXXXX") || return 1
+	cat >"$dir/bug.c" <<-'END'
+		#include "postgres.h"
+		#include "fmgr.h"
+		PG_MODULE_MAGIC;
+		void _PG_init(void);
+		static volatile int n = 40;
+		#ifdef OVERRUN
+		void _PG_init(void) { char *p = malloc(n); p[n] = 1; n = p[n]; }
+		#else
+		void _PG_init(void) { n = 1 << n; }
+		#endif
+	END
+	if [ "$(id -u)" = 0 ]; then
+		as=(runuser -u postgres --)
+		chown postgres: "$dir"
+	fi
+	(cd "$dir" && "${as[@]}" "$prefix/bin/initdb" -D "$dir/data" -A trust -N >"$dir/initdb.log" 2>&1) ||
+		{ tail -n 20 "$dir/initdb.log" >&2; head -n 40 "$found"/* >&2; return 1; }
+	for bug in OVERRUN SHIFT; do
+		gcc $flags -w -fPIC -shared -D$bug -I"$("$PG_CONFIG" --includedir-server)" -o "$dir/bug.so" "$dir/bug.c" || return 1
+		{ (cd "$dir" && "${as[@]}" "$prefix/bin/postgres" -D "$dir/data" -C shared_memory_size \
+			-c shared_preload_libraries="$dir/bug.so") >"$dir/$bug.log" 2>&1; } 2>/dev/null &&
+			{ echo "# a server with the bug $bug lived on" >&2; return 1; }
+		grep -qs _PG_init "$dir/$bug.log" "$found"/* || { echo "# no report of the bug $bug" >&2; return 1; }
+		rm -f "$found"/*
+	done
+	rm -rf "$dir"
+}
+
 step() {
 	echo "# $1"
 	shift
@@ -79,17 +120,21 @@ step() {
 
 bash test/scripts/deps.sh test && bash test/scripts/deps.sh server || exit 1
 mkdir -p "$place"
+if [[ ! -x $prefix/bin/pg_config || " $steps " == *" regress "* ]]; then
+	source=$(bash test/scripts/source.sh) || die "no source tree of PostgreSQL 15"
+fi
 [ -x "$prefix/bin/pg_config" ] || build_server
 export PG_CONFIG=$prefix/bin/pg_config
 [ "$("$PG_CONFIG" --pkglibdir)" = "$prefix/lib/postgresql" ] || die "\"$prefix\" has a server that was not built here"
 copy_tree
 cd "$place/tree" || exit 1
-make -s all && as_root make -s install || die "QuantaDB did not build for this server"
+[ "$kind" = assert ] || sanitizers_speak || die "the sanitizers of this server do not speak"
+make -s all && as_root make -s install PG_CONFIG="$PG_CONFIG" || die "QuantaDB did not build for this server"
 
 for s in $steps; do
 	case $s in
 	server) ;;
-	regress) step "PostgreSQL's suites on quantadb tables" env STANDBY=1 ${SOURCE:+"SOURCE=$SOURCE"} bash test/scripts/regress_am.sh ;;
+	regress) step "PostgreSQL's suites on quantadb tables" env STANDBY=1 "SOURCE=$source" bash test/scripts/regress_am.sh ;;
 	tap) step "TAP tests $tests" env QUANTADB_TESTS="$tests" make test ;;
 	*) die "unknown step \"$s\"" ;;
 	esac

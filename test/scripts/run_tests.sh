@@ -31,7 +31,12 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/quantadb-test-XXXXXX") || exit 1
 mkdir "$work/log" "$work/data"
 chmod 755 "$work"
 
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+# sudo passes nothing on by itself; these say which server, and how one with sanitizers behaves.
+kept=(env)
+for v in PG_CONFIG ASAN_OPTIONS UBSAN_OPTIONS; do
+	[ -n "${!v:-}" ] && kept+=("$v=${!v}")
+done
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "${kept[@]}" "$@"; fi; }
 
 clean_env=(env -u PGHOST -u PGPORT -u PGUSER -u PGDATABASE -u PGDATA -u PGOPTIONS -u PGSERVICE -u PGPASSWORD LC_ALL=C
 	HOME="$work/data" TMPDIR="$work/data" PG_BINDIR="$bindir")
