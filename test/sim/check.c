@@ -91,6 +91,8 @@ sim_check_applied(SimNode * node, const QdbCommand *command, QdbResult result, c
 				  command->type == QDB_CMD_MEMBER_ROLE ? command->member.id : 0);
 	if (command->type == QDB_CMD_RELEASE && command->grant.epoch < SIM_MAX_EPOCHS)
 		sim.ghost.released[command->grant.epoch] = true;
+	if (command->type == QDB_CMD_GATE_OPEN && command->grant.epoch > sim.ghost.gate.epoch)
+		memcpy(&sim.ghost.gate, state, sizeof(*state));
 	if (command->type != QDB_CMD_SEAT)
 		return;
 	grant = qdb_current_grant(state);
@@ -290,9 +292,11 @@ sim_check_cut(SimNode * node, uint32 n, const char *why)
 static void
 check_opening(SimNode * node, uint64 epoch)
 {
-	const QdbState *state = &node->shared->state;
 	const		SimLog *log = &node->disk.log;
 	uint32		record = sim_index(node->shared->epoch_record_end) - 1;
+
+	/* A member that helped to open the gate may have been removed since. */
+	const QdbState *state = sim.ghost.gate.epoch == epoch ? &sim.ghost.gate : &node->shared->state;
 	int			voters;
 	int			have;
 

@@ -321,6 +321,7 @@ typedef struct SimGhost
 	bool		forced;			/* loss was allowed */
 	bool		was_async;
 	bool		was_wiped;
+	QdbState	gate;			/* when the last gate was opened */
 	QdbGrant	grants[SIM_MAX_EPOCHS];
 	bool		released[SIM_MAX_EPOCHS];	/* by its holder, for good */
 	struct
