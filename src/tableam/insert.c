@@ -36,8 +36,9 @@ qdb_clear_all_visible(Relation rel, Buffer buf, Buffer vmbuffer)
 }
 
 /*
- * A row as its difference to the one before it: a bit for each byte, set where
- * it is another, and these bytes.  0: that is not shorter.
+ * A row's values as their difference to those of the row before it: a bit for
+ * each byte, set where it is another, and these bytes.  0: that is not shorter,
+ * or does not look as if it would be.
  */
 static Size
 diff_row(const uint8 *before, const uint8 *row, Size len, uint8 *out)
@@ -48,14 +49,21 @@ diff_row(const uint8 *before, const uint8 *row, Size len, uint8 *out)
 	if (len > XLQ_LIKE_BEFORE_MAX)
 		return 0;
 	memset(out, 0, nbits);
-	for (Size i = 0; i < len; i++)
+	for (Size i = 0; i < len; i += 8)
 	{
-		if (row[i] == before[i])
+		Size		step = Min(len - i, 8);
+
+		if (step == 8 && memcmp(before + i, row + i, 8) == 0)
 			continue;
-		if (n + 1 >= len)
+		if (n + step >= len || n > nbits + 24 + i / 2)
 			return 0;
-		out[i >> 3] |= 1 << (i & 7);
-		out[n++] = row[i];
+		for (Size k = i; k < i + step; k++)
+		{
+			if (row[k] == before[k])
+				continue;
+			out[k >> 3] |= 1 << (k & 7);
+			out[n++] = row[k];
+		}
 	}
 	return n;
 }

@@ -163,6 +163,20 @@ QdbPageRowIsCold(Page page, OffsetNumber off)
 		!(row[QDB_ROW_FLAGS] & (QDB_R_XX_HIGH | QDB_R_XX_OVERFLOW));
 }
 
+/* qdb_view_row for such a row. */
+static inline void
+QdbViewColdRow(QdbView *view, OffsetNumber off, QdbRow *row)
+{
+	ItemId		lp = PageGetItemId(view->page, off);
+
+	row->view = view;
+	row->off = off;
+	row->len = ItemIdGetLength(lp);
+	row->data = (uint8 *) view->page + ItemIdGetOffset(lp);
+	row->xi = row->xx = NULL;
+	row->xx_local = false;
+}
+
 static inline bool
 QdbRowHeapOnly(const QdbRow *r)
 {

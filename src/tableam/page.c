@@ -445,44 +445,42 @@ static void
 compact(Page page, int cap)
 {
 	PageHeader	header = (PageHeader) page;
-	Size		upper = QDB_SPECIAL_OFFSET - cap * sizeof(QdbXact);
-	OffsetNumber max = PageGetMaxOffsetNumber(page);
-	OffsetNumber off;
-	Size		from = 0;
-	Size		len = 0;
+	const unsigned lower = header->pd_lower;
+	unsigned	upper = QDB_SPECIAL_OFFSET - cap * sizeof(QdbXact);
+	ItemId		end = PageGetItemId(page, FirstOffsetNumber) + PageGetMaxOffsetNumber(page);
+	ItemId		lp;
+	unsigned	from = 0;
+	unsigned	len = 0;
 	PGAlignedBlock copy;
 
-	for (off = FirstOffsetNumber; off <= max; off++)
+	for (lp = PageGetItemId(page, FirstOffsetNumber); lp < end; lp++)
 	{
-		ItemId		lp = PageGetItemId(page, off);
+		const ItemIdData item = *lp;
 
-		if (!ItemIdIsNormal(lp))
+		if (item.lp_flags != LP_NORMAL)
 			continue;
-		if (ItemIdGetOffset(lp) + ItemIdGetLength(lp) != upper)
+		if (item.lp_off + item.lp_len != upper)
 			break;
-		upper -= ItemIdGetLength(lp);
+		upper -= item.lp_len;
 	}
-	if (off <= max)
-		memcpy(copy.data + header->pd_lower, (char *) page + header->pd_lower,
-			   QDB_SPECIAL_OFFSET - header->pd_lower);
-	for (; off <= max; off++)
+	if (lp < end)
+		memcpy(copy.data + lower, (char *) page + lower, QDB_SPECIAL_OFFSET - lower);
+	for (; lp < end; lp++)
 	{
-		ItemId		lp = PageGetItemId(page, off);
-		Size		start = ItemIdGetOffset(lp);
+		const ItemIdData item = *lp;
 
-		if (!ItemIdIsNormal(lp))
+		if (item.lp_flags != LP_NORMAL)
 			continue;
-		if (start < header->pd_lower || start + ItemIdGetLength(lp) > QDB_SPECIAL_OFFSET ||
-			ItemIdGetLength(lp) > upper - header->pd_lower)
+		if (item.lp_off < lower || item.lp_off + item.lp_len > QDB_SPECIAL_OFFSET || lower + item.lp_len > upper)
 			elog(ERROR, "rows of the page overlap");
-		if (start + ItemIdGetLength(lp) != from)
+		if (item.lp_off + item.lp_len != from)
 		{
 			memcpy((char *) page + upper, copy.data + from, len);
 			len = 0;
 		}
-		upper -= ItemIdGetLength(lp);
-		from = start;
-		len += ItemIdGetLength(lp);
+		upper -= item.lp_len;
+		from = item.lp_off;
+		len += item.lp_len;
 		lp->lp_off = upper;
 	}
 	memcpy((char *) page + upper, copy.data + from, len);
@@ -536,11 +534,11 @@ qdb_page_prune(Page page, const QdbPruneList *list)
 		cool[list->cool[i]] = true;
 	for (OffsetNumber off = FirstOffsetNumber; off <= max; off++)
 	{
-		uint8	   *row;
+		const ItemIdData item = *PageGetItemId(page, off);
+		uint8	   *row = (uint8 *) page + item.lp_off;
 
-		if (!ItemIdIsNormal(PageGetItemId(page, off)))
+		if (item.lp_flags != LP_NORMAL)
 			continue;
-		row = QdbPageRow(page, off);
 		if (cool[row[QDB_ROW_XI]])
 			row[QDB_ROW_XI] = 0;
 		refs[row[QDB_ROW_XI]] = true;

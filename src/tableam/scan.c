@@ -258,6 +258,7 @@ qdb_scan_next_row(QdbScan *scan, ScanDirection direction, QdbRow *row)
 {
 	bool		forward = !ScanDirectionIsBackward(direction);
 	BlockNumber blk;
+	OffsetNumber off;
 
 	if (!scan->inited)
 	{
@@ -287,7 +288,11 @@ qdb_scan_next_row(QdbScan *scan, ScanDirection direction, QdbRow *row)
 		qdb_scan_load(scan, blk);
 		scan->cindex = forward ? 0 : scan->nrows - 1;
 	}
-	return qdb_view_row(&scan->view, scan->rows[scan->cindex], row);
+	off = scan->rows[scan->cindex];
+	if (!QdbPageRowIsCold(scan->view.page, off))
+		return qdb_view_row(&scan->view, off, row);
+	QdbViewColdRow(&scan->view, off, row);
+	return true;
 }
 
 static bool

@@ -109,29 +109,108 @@ scratch_for(QdbSlot *s, Size size)
 	return p;
 }
 
+/* A value of a type that is passed by value, at a place that need not be aligned. */
+static inline Datum
+load_value(const uint8 *p, int len)
+{
+	int64		eight;
+	int32		four;
+	int16		two;
+
+	switch (len)
+	{
+		case 4:
+			memcpy(&four, p, sizeof(four));
+			return Int32GetDatum(four);
+		case 8:
+			memcpy(&eight, p, sizeof(eight));
+			return Int64GetDatum(eight);
+		case 2:
+			memcpy(&two, p, sizeof(two));
+			return Int16GetDatum(two);
+		default:
+			return UInt8GetDatum(*p);
+	}
+}
+
+/*
+ * Columns from the cursor on that are most of all there are: nulls, values
+ * passed by value, and varlenas with a short header, which no one needs aligned.
+ * Returns the first that is something else, or would not lie in the row.
+ */
+static int
+take_plain_columns(TupleTableSlot *slot, QdbCursor *c, int natts)
+{
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	Datum	   *values = slot->tts_values;
+	bool	   *isnull = slot->tts_isnull;
+	const uint8 *bits = c->bits;
+	const uint8 *p = c->next;
+	const uint8 *end = c->end;
+	int			i;
+
+	for (i = c->att; i < natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		int			len = att->attlen;
+
+		if (bits != NULL && !(bits[i >> 3] & (1 << (i & 7))))
+		{
+			values[i] = (Datum) 0;
+			isnull[i] = true;
+			continue;
+		}
+		if (att->attbyval)
+		{
+			if (unlikely(end - p < len))
+				break;
+			values[i] = load_value(p, len);
+		}
+		else
+		{
+			if (len != -1 || p >= end || !VARATT_IS_1B(p) || VARATT_IS_1B_E(p))
+				break;
+			len = VARSIZE_1B(p);
+			if (unlikely(end - p < len))
+				break;
+			values[i] = PointerGetDatum(p);
+		}
+		isnull[i] = false;
+		p += len;
+	}
+	c->next = p;
+	c->att = i;
+	return i;
+}
+
+/* The column where the cursor stands, whatever it is. */
+static pg_noinline void
+take_column(QdbSlot *s)
+{
+	TupleTableSlot *slot = &s->base;
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	int			i = s->cursor.att;
+	Datum	   *value = &slot->tts_values[i];
+	Size		size;
+
+	slot->tts_isnull[i] = !qdb_cursor_next(&s->cursor, desc, value, &size);
+	if (!slot->tts_isnull[i] && !TupleDescAttr(desc, i)->attbyval &&
+		qdb_needs_alignment(TupleDescAttr(desc, i), DatumGetPointer(*value)))
+		*value = PointerGetDatum(memcpy(scratch_for(s, size), DatumGetPointer(*value), size));
+}
+
 static void
 slot_getsome(TupleTableSlot *slot, int natts)
 {
 	QdbSlot    *s = (QdbSlot *) slot;
-	TupleDesc	desc = slot->tts_tupleDescriptor;
-	int			i = slot->tts_nvalid;
 
-	if (!s->has_row)
+	if (unlikely(!s->has_row))
 		elog(ERROR, "getsomeattrs called on a slot that has all its values");
 
 	natts = Min(natts, s->cursor.natts);
-	for (; i < natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-		Size		size;
-
-		slot->tts_isnull[i] = !qdb_cursor_next(&s->cursor, desc, &slot->tts_values[i], &size);
-		if (!slot->tts_isnull[i] && !att->attbyval &&
-			qdb_needs_alignment(att, DatumGetPointer(slot->tts_values[i])))
-			slot->tts_values[i] =
-				PointerGetDatum(memcpy(scratch_for(s, size), DatumGetPointer(slot->tts_values[i]), size));
-	}
-	slot->tts_nvalid = i;
+	while (take_plain_columns(slot, &s->cursor, natts) < natts)
+		take_column(s);
+	slot->tts_nvalid = Max(s->cursor.att, slot->tts_nvalid);
 }
 
 static Datum
