@@ -220,7 +220,15 @@ qdb_sql_promote(PG_FUNCTION_ARGS)
 	qdb_require_member();
 	request->kind = QDB_REQ_PROMOTE;
 	if (!PG_ARGISNULL(0))
+	{
 		copy_argument(request->text, QDB_NAME_SIZE, text_to_cstring(PG_GETARG_TEXT_PP(0)), "node");
+		/* For the request it would be this node. */
+		if (request->text[0] == '\0')
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("there is no node \"\""),
+					 errhint("Name a member of the view quantadb_nodes, or none for this node.")));
+	}
 	request->flag = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	qdb_run_request(request, PROMOTE_TIMEOUT_MS, "promote the node");
 	if (request->message[0] != '\0')
@@ -298,9 +306,16 @@ static void
 set_cluster(const char *name, const char *value)
 {
 	QdbCommand	command = {.type = QDB_CMD_SETTING};
+	char		why[QDB_REASON_SIZE];
 
 	copy_argument(command.node, sizeof(command.node), name, "name");
 	copy_argument(command.value, sizeof(command.value), value, "value");
+	if (!qdb_check_setting(name, value, why, sizeof(why)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("could not change the setting"),
+				 errdetail("%s", why),
+				 errhint("%s", result_hint(QDB_BAD_VALUE))));
 	qdb_run_command(&command, "change the setting");
 }
 
@@ -320,7 +335,7 @@ qdb_sql_resume(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* The replicated state checks name and value. */
+/* The replicated state checks name and value again. */
 Datum
 qdb_sql_set(PG_FUNCTION_ARGS)
 {

@@ -358,6 +358,12 @@ extern bool qdb_state_decode(const uint8_t *buf, size_t len, QdbState *state);
  */
 extern bool qdb_is_async(const QdbState *state);
 
+/*
+ * Would the state take this value, as far as that needs no look at it?  false: *why, e.g. what the
+ * setting is.
+ */
+extern bool qdb_check_setting(const char *name, const char *value, char *why, size_t size);
+
 /* Look-ups; NULL when there is none. */
 extern const QdbMember *qdb_member_by_id(const QdbState *state, uint64_t id);
 extern uint32_t qdb_count_voters(const QdbState *state);

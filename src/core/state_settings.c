@@ -157,6 +157,29 @@ set_value(QdbClusterSettings *settings, const char *name, const char *value)
 	return false;
 }
 
+bool
+qdb_check_setting(const char *name, const char *value, char *why, size_t size)
+{
+	QdbClusterSettings settings = {0};
+
+	if (strcmp(name, "webhooks") == 0 || strcmp(name, "webhook_secret") == 0 ||
+		set_value(&settings, name, value))
+		return true;
+	if (strcmp(name, "auto_failover") == 0)
+		snprintf(why, size, "%s is on or off", name);
+	else if (strcmp(name, "durability") == 0)
+		snprintf(why, size, "%s is quorum or async", name);
+	else if (strcmp(name, "max_lag_on_failover") == 0)
+		snprintf(why, size, "%s is a size such as 16MB, less than 1048576 TB", name);
+	else
+		snprintf(why, size, "there is no setting \"%.64s\"", name);
+	for (size_t i = 0; i < NDURATIONS; i++)
+		if (strcmp(name, durations[i].name) == 0)
+			snprintf(why, size, "%s is a time from %u to %u ms, such as 800ms or 1s",
+					 name, durations[i].least, durations[i].greatest);
+	return false;
+}
+
 /* Text that is kept and never shown; both may be emptied. */
 static QdbResult
 apply_hidden(QdbState *state, const QdbCommand *command)

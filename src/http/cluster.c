@@ -154,6 +154,8 @@ qdb_get_rehearse(const QdbHttpRequest *request, QdbHttpAnswer *answer, const Qdb
 		answer->status = 204;
 		return;
 	}
+	if (qdb_refuse_repeated(request, answer))
+		return;
 	if (request->node == NULL || !qdb_rehearse_now(status, request->node, &rehearsal))
 	{
 		qdb_answer_error(answer, 400, "invalid argument \"node\"",

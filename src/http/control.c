@@ -20,6 +20,7 @@
 #define PROMOTE_TIMEOUT_US	(60 * INT64CONST(1000000))
 #define WISH_TIMEOUT_US		(30 * INT64CONST(1000000))
 #define MAX_TTL_SECONDS		(30 * 86400)
+#define SETTINGS_HINT		"The settings and their values are listed in the view quantadb_settings."
 
 bool
 qdb_authorize(const QdbHttpRequest *request, QdbHttpAnswer *answer, char *who, size_t who_size)
@@ -151,7 +152,13 @@ static bool
 put_setting(QdbControl *control, const char *name, const char *value, QdbHttpAnswer *answer)
 {
 	QdbCommand	command = {.type = QDB_CMD_SETTING};
+	char		why[QDB_REASON_SIZE];
 
+	if (!qdb_check_setting(name, value, why, sizeof(why)))
+	{
+		qdb_answer_error(answer, 400, "could not change the setting", why, SETTINGS_HINT);
+		return false;
+	}
 	strlcpy(command.node, name, sizeof(command.node));
 	strlcpy(command.value, value, sizeof(command.value));
 	control->what = "change the setting";
@@ -170,6 +177,11 @@ prepare_promote(const QdbBody *body, QdbControl *control, char *note, QdbHttpAns
 		!text_field(body, "node", request->text, QDB_NAME_SIZE, answer) ||
 		!bool_field(body, "force", &request->flag, answer))
 		return false;
+	if (request->text[0] == '\0' && qdb_body_field(body, "node") != NULL)
+	{
+		qdb_answer_error(answer, 400, "invalid \"node\"", "It is empty.", "Name a member, or leave it out for this node.");
+		return false;
+	}
 	control->deadline_us = qdb_now_us() + PROMOTE_TIMEOUT_US;
 	snprintf(note, QDB_REASON_SIZE, "promote %s%s",
 			 request->text[0] != '\0' ? request->text : qdb_shared->identity.name,
@@ -422,7 +434,7 @@ answer_refused(QdbHttpAnswer *answer, const QdbControl *control, const QdbReques
 					 request->message[0] != '\0' ? request->message : qdb_result_text(request->result),
 					 request->hint[0] != '\0' ? request->hint :
 					 request->result == QDB_BAD_VALUE ?
-					 "The settings and their values are listed in the view quantadb_settings." :
+					 SETTINGS_HINT :
 					 "The journal under /cluster/journal shows what the cluster decided lately.");
 }
 

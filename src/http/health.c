@@ -122,6 +122,8 @@ qdb_get_replica(const QdbHttpRequest *request, QdbHttpAnswer *answer, const QdbS
 	const char *reason = NULL;
 	bool		bad = false;
 
+	if (qdb_refuse_repeated(request, answer))
+		return;
 	if (request->min_lsn != NULL)
 		min_lsn = pg_lsn_in_internal(request->min_lsn, &bad);
 	if (bad)

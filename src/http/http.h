@@ -23,9 +23,12 @@ typedef struct QdbHttpRequest
 	int			method;			/* one of the above; HEAD counts as GET */
 	const char *path;
 	bool		wants_html;
-	const char *lag;			/* query arguments; NULL: not given */
+	const char *lag;			/* query arguments; NULL: not given, "": no
+								 * value */
 	const char *min_lsn;
 	const char *node;
+	const char *repeated;		/* one of these that comes twice; NULL: none
+								 * does */
 	const char *authorization;	/* header; NULL: none */
 	const char *member;			/* a present member, by its client
 								 * certificate; NULL: none */
@@ -62,6 +65,9 @@ extern void qdb_put_key(StringInfo body, const char *key);
 extern void qdb_put_text(StringInfo body, const char *key, const char *value);	/* NULL, "": null */
 extern void qdb_put_int(StringInfo body, const char *key, int64 value);
 extern void qdb_put_known(StringInfo body, const char *key, int64 value);	/* negative: null */
+
+/* An argument that comes twice is refused: which one is meant? */
+extern bool qdb_refuse_repeated(const QdbHttpRequest *request, QdbHttpAnswer *answer);
 extern void qdb_put_flag(StringInfo body, const char *key, bool value);
 extern void qdb_put_lsn(StringInfo body, const char *key, XLogRecPtr lsn);
 extern void qdb_put_time(StringInfo body, const char *key, int64 unix_us);	/* 0: null */

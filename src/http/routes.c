@@ -66,6 +66,16 @@ find_node_route(const char *path)
 	return strcmp(slash, "/role") == 0 ? &role_route : NULL;
 }
 
+bool
+qdb_refuse_repeated(const QdbHttpRequest *request, QdbHttpAnswer *answer)
+{
+	if (request->repeated == NULL)
+		return false;
+	qdb_answer_error(answer, 400, psprintf("invalid argument \"%s\"", request->repeated), "It is given twice.",
+					 "Give it once.");
+	return true;
+}
+
 /* NULL: answer is filled. */
 static const Route *
 find_route(const QdbHttpRequest *request, QdbHttpAnswer *answer)

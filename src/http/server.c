@@ -160,6 +160,27 @@ method_of(const char *method)
 	return QDB_METHOD_OTHER;
 }
 
+/* Unknown ones are let pass: some clients add one against caches. */
+static enum MHD_Result
+take_argument(void *arg, enum MHD_ValueKind kind, const char *key, const char *value)
+{
+	QdbHttpRequest *request = arg;
+	const char **field;
+
+	if (pg_strcasecmp(key, "lag") == 0)
+		field = &request->lag;
+	else if (pg_strcasecmp(key, "min_lsn") == 0)
+		field = &request->min_lsn;
+	else if (pg_strcasecmp(key, "node") == 0)
+		field = &request->node;
+	else
+		return MHD_YES;
+	if (*field != NULL)
+		request->repeated = key;
+	*field = value != NULL ? value : "";
+	return MHD_YES;
+}
+
 static void
 fill_request(QdbHttpRequest *request, struct MHD_Connection *connection, const char *url,
 			 const char *method, const Call *call)
@@ -175,9 +196,7 @@ fill_request(QdbHttpRequest *request, struct MHD_Connection *connection, const c
 	if (request->method != QDB_METHOD_GET && qdb_http_member_certificate(connection, who, sizeof(who)))
 		request->member = who;
 	request->authorization = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Authorization");
-	request->lag = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "lag");
-	request->min_lsn = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "min_lsn");
-	request->node = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "node");
+	(void) MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, take_argument, request);
 }
 
 static enum MHD_Result

@@ -58,7 +58,7 @@ for my $good ('lag=0', 'lag=16MB', 'lag=1GB', 'lag=10s', 'lag=1min', 'min_lsn=0/
 	answers($r, "/replica?$good", 200, "/replica?$good");
 }
 is(code($r, '/replica?min_lsn=FF/FFFFFFFF'), 503, 'an LSN that is not there yet');
-for my $bad ('lag=', 'lag=-1', 'lag=many', 'lag=5parsec', 'lag=99999999999', 'min_lsn=', 'min_lsn=zz', 'min_lsn=1/2/3')
+for my $bad ('lag', 'min_lsn', 'lag=1MB&lag=2MB', 'lag=1MB%00', 'lag=', 'lag=-1', 'lag=many', 'lag=5parsec', 'lag=99999999999', 'min_lsn=', 'min_lsn=zz', 'min_lsn=1/2/3')
 {
 	my ($status, $text) = $c->http($r, "/replica?$bad");
 	my $answer = eval { decode_json($text) } || {};
@@ -69,6 +69,10 @@ for my $path ('/primary', '/cluster/status', '/metrics')
 	my ($status, $text) = $c->http($r, $path, '-i', '-X', 'DELETE');
 	ok($status == 405 && $text =~ /^Allow: GET, HEAD, OPTIONS\r$/m, "DELETE $path is refused and says what is allowed");
 }
+is(code($r, '/primary%00x'), 404, 'a zero byte ends no path');
+is(code($r, "/cluster/rehearse?node=n$r%00x"), 400, 'nor a name');
+is(code($r, "/cluster/rehearse?node=n$r&node=n$p"), 400, 'one of two nodes is not meant');
+is(code($r, '/replica?nocache=1&nocache=2'), 200, 'what nobody knows is let pass');
 my ($status, $missing) = $c->http($r, '/cluster/nodes/a/b');
 ok($status == 404 && decode_json($missing)->{error}, 'an unknown path is answered in JSON');
 

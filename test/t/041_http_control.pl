@@ -47,6 +47,7 @@ my @bad = (
 	[ 'PATCH', '/cluster/settings', '{"a": 1, "b": 2}' ],
 	[ 'PATCH', '/cluster/settings', '{"failover_timeout": {}}' ],
 	[ 'POST', '/cluster/promote', '{"node": 7}' ],
+	[ 'POST', '/cluster/promote', '{"node": ""}' ],
 	[ 'POST', '/cluster/promote', '{"nod": "n2"}' ],
 	[ 'POST', '/cluster/promote', '{"force": "yes"}' ],
 	[ 'POST', '/cluster/join', '{"role": "king"}' ],
@@ -62,6 +63,13 @@ for my $case (@bad)
 	ok($code == 400 && $answer->{error} && ($answer->{detail} || $answer->{hint}), "$case->[1] " . substr($case->[2], 0, 40) . ' is refused')
 	  or diag("$code " . encode_json($answer));
 }
+my $range = 'failover_timeout is a time from 100 to 600000 ms, such as 800ms or 1s';
+is((call($r, 'PATCH', '/cluster/settings', $admin, '{"failover_timeout": "1ms"}'))[1]{detail}, $range, 'a refusal says what a setting takes');
+my $refused = ($c->sql_try($r, "SELECT quantadb_set('failover_timeout', '1ms')"))[2];
+like($refused, qr/22023.*$range/s, 'so does SQL');
+like(($c->sql_try($r, "SELECT quantadb_set('failower_timeout', '1s')"))[2], qr/22023.*there is no setting "failower_timeout"/s, 'and that there is none');
+like(($c->sql_try($r, "SELECT quantadb_promote('')"))[2], qr/42704.*there is no node ""/s, 'no name is not this node');
+is($c->primary, $p, 'the primary is where it was');
 is((call($r, 'POST', '/cluster/promote', $admin, '{"node": "n9"}'))[0], 404, 'an unknown node');
 is((call($r, 'DELETE', '/cluster/nodes/n9', $admin))[0], 404, 'an unknown node to remove');
 is((call($r, 'PUT', '/cluster/pause', $admin))[0], 405, 'a wrong method');

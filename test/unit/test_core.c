@@ -435,6 +435,8 @@ settings_are_checked(void)
 		{"auto_failover", "maybe", QDB_BAD_VALUE}, {"nothing", "1", QDB_BAD_VALUE}, {"", "1", QDB_BAD_VALUE},
 	};
 
+	char		why[QDB_REASON_SIZE];
+
 	init_cluster();
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
 	{
@@ -442,6 +444,9 @@ settings_are_checked(void)
 		strcpy(c.node, cases[i].name);
 		strcpy(c.value, cases[i].value);
 		APPLY(cases[i].result);
+		why[0] = '\0';
+		CHECK(qdb_check_setting(c.node, c.value, why, sizeof(why)) == (cases[i].result != QDB_BAD_VALUE));
+		CHECK((strstr(why, cases[i].name) != NULL && why[0] != '\0') == (cases[i].result == QDB_BAD_VALUE));
 	}
 	CHECK(s.settings.lease_ms == 2000 && s.settings.failover_ms == 700 && s.settings.open_ms == 60000);
 	CHECK(s.settings.min_failover_ms == 3600000 && !s.settings.auto_failover);
