@@ -124,7 +124,8 @@ $c->becomes(sub { (grep { $_->{event} eq 'gate_open' && $_->{reason} =~ /nobody 
 
 # ---- the leader is lost, the webhooks go on ----
 $c->wait_complete;
-my $leader = $c->status($r)->{raft_leader};
+my $leader;
+$c->wait_for(sub { $leader = $c->status($r)->{raft_leader} }, 60, 'Raft has a leader');
 my ($l) = grep { $c->node($_)->{name} eq $leader } $c->all;
 $c->kill_all($l);
 my ($alive) = grep { $_ != $l } $c->all;
