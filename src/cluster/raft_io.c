@@ -325,6 +325,16 @@ io_send(struct raft_io *raft_io, struct raft_io_send *req,
 	if (io->failed || !storage_ok(io, qdb_storage_sync_meta(io->storage)))
 		return 0;
 
+	/*
+	 * libraft 0.22 refuses a pre-vote in the term that was asked for. So a
+	 * candidate would never hear that this node's is later: two voters, one
+	 * with the later term and one with the longer log, would refuse each
+	 * other for ever.
+	 */
+	if (m.type == RAFT_REQUEST_VOTE_RESULT && m.request_vote_result.pre_vote &&
+		!m.request_vote_result.vote_granted && m.request_vote_result.term < io->storage->term)
+		m.request_vote_result.term = io->storage->term;
+
 	/* libraft updates only the index if the snapshot is newer than it thought */
 	if (m.type == RAFT_INSTALL_SNAPSHOT &&
 		m.install_snapshot.last_index == io->storage->snap_index)

@@ -561,6 +561,38 @@ test_late_pre_vote(void)
 	check(note(5) && wait_equal(), "and the cluster goes on");
 }
 
+/* Who asks for a pre-vote in a term that has passed is told so, or would ask for ever. */
+static void
+test_refusal_names_the_term(void)
+{
+	Node	   *to = wait_leader() == &nodes[1] ? &nodes[2] : &nodes[1];
+	struct raft_message sent = {.type = RAFT_REQUEST_VOTE,.server_id = to->id};
+	struct raft_message got;
+	uint64_t	from = to == &nodes[1] ? 2 : 1;
+	uint64_t	term = qdb_raft_term(to->raft);
+	const char *why;
+	uint32_t	length;
+	uint8_t    *bytes;
+	size_t		before = npackets;
+	bool		told = false;
+
+	sent.request_vote.version = 2;
+	sent.request_vote.term = term - 1;
+	sent.request_vote.candidate_id = from;
+	sent.request_vote.pre_vote = true;
+	bytes = qdb_wire_encode(&sent, &length);
+	check(bytes != NULL && term > 1, "a pre-vote");
+	qdb_raft_receive(to->raft, from, bytes, length);
+	free(bytes);
+	for (size_t i = before; i < npackets; i++)
+		if (packets[i].from == to->id && packets[i].to == from &&
+			qdb_wire_decode(packets[i].data, packets[i].len, to->id, &got, &why) &&
+			got.type == RAFT_REQUEST_VOTE_RESULT)
+			told = !got.request_vote_result.vote_granted && got.request_vote_result.term == term;
+	check(told, "is refused in the later term");
+	check(note(7) && wait_equal(), "and the cluster goes on");
+}
+
 /* The leader tells a follower again what it has, and in the same message that more is committed. */
 static void
 test_commit_never_goes_back(void)
@@ -789,6 +821,7 @@ main(int argc, char **argv)
 	test_damage();
 	test_unset_index();
 	test_late_pre_vote();
+	test_refusal_names_the_term();
 	test_commit_never_goes_back();
 	test_drain(argv[1]);
 	test_garbage();
