@@ -30,11 +30,12 @@ my %given;						# ports that somebody here has or had
 
 # new(n => 3): folders and ports only; nothing runs yet.  env: a sub that is given the
 # cluster and a node's number and returns NAME=VALUE for its server.  quick: silence of half a
-# second is a failure, as by default; else init is patient.
+# second is a failure, as by default; else init is patient.  conf_of: a sub that is given a node's
+# number and returns settings of its own.  postgres: a program that runs the server instead.
 sub new
 {
 	my ($class, %args) = @_;
-	my $self = bless { n => $args{n} || 3, conf => $args{conf} || '', conf_of => $args{conf_of}, quick => $args{quick}, nodes => [] }, $class;
+	my $self = bless { n => $args{n} || 3, conf => $args{conf} || '', conf_of => $args{conf_of}, postgres => $args{postgres}, quick => $args{quick}, nodes => [] }, $class;
 	delete @ENV{grep { /^PG(?!_BINDIR)/ } keys %ENV};
 	umask 0077;
 	$self->{dir} = $args{dir} || tempdir('qdb-XXXXXX', DIR => $ENV{TMPDIR} || '/tmp');
@@ -192,7 +193,7 @@ sub copy_node
 {
 	my ($self, $i, $from) = @_;
 	my $node = $self->node($i);
-	run_ok(@{$node->{enter}}, "$bindir/pg_basebackup", '-h', $self->node($from)->{host}, '-p', $self->node($from)->{sql},
+	run_long(@{$node->{enter}}, "$bindir/pg_basebackup", '-h', $self->node($from)->{host}, '-p', $self->node($from)->{sql},
 		'-U', 'postgres', '-D', $node->{data}, '-X', 'stream', '-c', 'fast');
 	my $auto = "$node->{data}/postgresql.auto.conf";
 	my @kept = grep { !/^\s*primary_(conninfo|slot_name)\b/ } split(/^/, slurp($auto));
@@ -287,7 +288,8 @@ sub start
 {
 	my ($self, $i) = @_;
 	my $node = $self->node($i);
-	return if $self->pg_ctl($i, '-w', '-t', '180', '-l', $node->{log}, 'start');
+	return if $self->pg_ctl($i, '-w', '-t', $self->{postgres} ? '900' : '180', '-l', $node->{log},
+		($self->{postgres} ? ('-p', $self->{postgres}) : ()), 'start');
 	my @log = split(/\n/, slurp($node->{log}));
 	diag(join("\n", @log > 20 ? @log[-20 .. -1] : @log));
 	die "$node->{name} does not start";

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 #
-# deps.sh [build|test|server]
+# deps.sh [build|test|long|server]
 #	Installs the Debian packages that are missing and makes libraft available.
 #
 # "build" (the default) brings what compiles and runs QuantaDB, "test" also what
-# only the tests use, "server" what builds PostgreSQL itself (check_server.sh).  apt-get runs only when a package is missing, as root or
-# through sudo.
+# only the tests use, "long" what only the long ones do, "server" what builds PostgreSQL itself
+# (check_server.sh).  apt-get runs only when a package is missing, as root or through sudo.
 #
 # libraft has to be 0.22 or newer: older ones lack the interface that our I/O
 # is written for.  Where the system's own is older, the source package of a
@@ -29,6 +29,7 @@ build_packages=(gcc make pkg-config dpkg-dev autoconf automake libtool ca-certif
 	liblz4-dev libzstd-dev
 	curl jq perl procps util-linux)
 test_packages=(libipc-run-perl libdbd-pg-perl haproxy prometheus chromium chromium-driver pgbouncer iproute2 iptables spin pg-bsd-indent openssl clang-14 libclang-rt-14-dev)
+long_packages=(valgrind)
 server_packages=(libicu-dev zlib1g-dev tar)
 
 missing_packages() {
@@ -144,7 +145,8 @@ use_raft() {
 case $level in
 build) install_packages "${build_packages[@]}" ;;
 test) install_packages "${build_packages[@]}" "${test_packages[@]}" ;;
+long) install_packages "${build_packages[@]}" "${test_packages[@]}" "${long_packages[@]}" ;;
 server) install_packages "${build_packages[@]}" "${server_packages[@]}" ;;
-*) die "usage: deps.sh [build|test|server]" ;;
+*) die "usage: deps.sh [build|test|long|server]" ;;
 esac
 use_raft

@@ -19,7 +19,7 @@ unset MAKEFLAGS MFLAGS MAKELEVEL
 passed=0
 failed=0
 
-"$top/test/scripts/deps.sh" test || exit 1
+"$top/test/scripts/deps.sh" "$([ "${1:-}" = long ] && echo long || echo test)" || exit 1
 RAFT_CFLAGS=$(sed -n 's/^RAFT_CFLAGS = //p' build/deps.mk)
 RAFT_LIBS=$(sed -n 's/^RAFT_LIBS = //p' build/deps.mk)
 export RAFT_CFLAGS RAFT_LIBS
