@@ -377,6 +377,49 @@ io_truncate(struct raft_io *raft_io, raft_index index)
 	return 0;
 }
 
+/*
+ * cover_configuration
+ *		Puts the newest configuration that a snapshot covers into it.
+ *
+ * libraft 0.22 may take a snapshot in the step that commits a change of the configuration,
+ * with the configuration before. A node that starts from it takes the change
+ * for one that is not committed yet, for ever, and allows no other one while it leads; and
+ * one that gets it counts by voters of the past. *bytes is to be freed.
+ */
+static bool
+cover_configuration(QdbRaftIo *io, QdbRaftSnapshot *snap, uint8_t **bytes)
+{
+	QdbRaftStorage *s = io->storage;
+	uint64_t	index = snap->index;
+
+	*bytes = NULL;
+
+	/*
+	 * Of a snapshot that replaces a log which is not the same, nothing is in
+	 * it.
+	 */
+	if (index < s->first || qdb_storage_term_of(s, index) != snap->term)
+		return true;
+	if (!storage_ok(io, qdb_storage_sync(s)))
+		return false;
+	while (index >= s->first && index > snap->conf_index && s->entries[index - s->first].type != RAFT_CHANGE)
+		index--;
+	if (index < s->first || index <= snap->conf_index)
+		return true;
+	*bytes = malloc(s->entries[index - s->first].len);
+	if (*bytes == NULL)
+	{
+		qdb_io_fail(io, "out of memory");
+		return false;
+	}
+	if (!storage_ok(io, qdb_storage_read(s, index, *bytes)))
+		return false;
+	snap->conf_index = index;
+	snap->conf = *bytes;
+	snap->conf_len = s->entries[index - s->first].len;
+	return true;
+}
+
 static int
 io_snapshot_put(struct raft_io *raft_io, unsigned trailing, struct raft_io_snapshot_put *req,
 				const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
@@ -385,6 +428,7 @@ io_snapshot_put(struct raft_io *raft_io, unsigned trailing, struct raft_io_snaps
 	QdbDone    *done = push_done(io, DONE_PUT);
 	QdbRaftSnapshot snap = {0};
 	struct raft_buffer conf;
+	uint8_t    *newer;
 
 	req->cb = cb;
 	if (done != NULL)
@@ -403,7 +447,9 @@ io_snapshot_put(struct raft_io *raft_io, unsigned trailing, struct raft_io_snaps
 	snap.conf_len = (uint32_t) conf.len;
 	snap.data = snapshot->bufs[0].base;
 	snap.data_len = (uint32_t) snapshot->bufs[0].len;
-	storage_ok(io, qdb_storage_put_snapshot(io->storage, &snap, trailing));
+	if (cover_configuration(io, &snap, &newer))
+		storage_ok(io, qdb_storage_put_snapshot(io->storage, &snap, trailing));
+	free(newer);
 	raft_free(conf.base);
 	return 0;
 }

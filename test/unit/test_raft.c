@@ -700,6 +700,62 @@ test_drain(const char *top)
 }
 
 static void
+ignore_append(struct raft_io_append *req, int status)
+{
+}
+
+static void
+ignore_put(struct raft_io_snapshot_put *req, int status)
+{
+}
+
+/* A snapshot is taken in the step that commits a change, with the configuration before it. */
+static void
+test_covered_configuration(const char *top)
+{
+	static QdbRaftIo io;
+	QdbRaftCallbacks callbacks = {.send = drop_message};
+	struct raft_io_append append;
+	struct raft_io_snapshot_put put;
+	struct raft_configuration one;
+	struct raft_configuration two;
+	struct raft_buffer first = {NULL, 0};
+	struct raft_entry second = {.term = 1,.type = RAFT_CHANGE};
+	char		state[] = "state";
+	struct raft_buffer data = {state, sizeof(state)};
+	struct raft_snapshot snapshot = {.index = 2,.term = 1,.configuration_index = 1,.bufs = &data,.n_bufs = 1};
+	QdbRaftSnapshot got;
+	QdbRaftStorage *storage = NULL;
+	char		dir[600];
+	char		why[256];
+
+	snprintf(dir, sizeof(dir), "%s/covered", top);
+	mkdir(dir, 0700);
+	raft_configuration_init(&one);
+	raft_configuration_init(&two);
+	check(raft_configuration_add(&one, 1, "1", RAFT_VOTER) == 0 && raft_configuration_encode(&one, &first) == 0 &&
+		  raft_configuration_add(&two, 1, "1", RAFT_VOTER) == 0 && raft_configuration_add(&two, 2, "2", RAFT_VOTER) == 0 &&
+		  raft_configuration_encode(&two, &second.buf) == 0 &&
+		  qdb_storage_create(dir, 1, RAFT_CHANGE, first.base, (uint32_t) first.len, why, sizeof(why)) &&
+		  (storage = qdb_storage_open(dir, 1, why, sizeof(why))) != NULL, "a log with one configuration");
+	qdb_io_init(&io, storage, &callbacks);
+	io.io.append(&io.io, &append, &second, 1, ignore_append);
+	snapshot.configuration = one;
+	io.io.snapshot_put(&io.io, 128, &put, &snapshot, ignore_put);
+	qdb_io_drain(&io);
+	check(!io.failed && qdb_storage_get_snapshot(storage, &got) && got.conf_index == 2 &&
+		  got.conf_len == second.buf.len && memcmp(got.conf, second.buf.base, got.conf_len) == 0,
+		  "a snapshot has the newest configuration that it covers");
+	free(got.conf);
+	free(got.data);
+	raft_free(first.base);
+	raft_free(second.buf.base);
+	raft_configuration_close(&one);
+	raft_configuration_close(&two);
+	qdb_storage_close(storage);
+}
+
+static void
 test_garbage(void)
 {
 	static uint8_t buf[512];
@@ -824,6 +880,7 @@ main(int argc, char **argv)
 	test_refusal_names_the_term();
 	test_commit_never_goes_back();
 	test_drain(argv[1]);
+	test_covered_configuration(argv[1]);
 	test_garbage();
 	test_begin_with(argv[1]);
 	check(nbarriers > 0 && nunset == 0, "no byte is sent that nobody has set");
