@@ -64,9 +64,8 @@ qdb_io_fail(QdbRaftIo *io, const char *why)
 	qdb_io_log(io->callbacks, QDB_LOG_WARNING, "[raft] node stops: %s", why);
 }
 
-/* False after a failure of the storage, which it notes. */
-static bool
-storage_ok(QdbRaftIo *io, bool ok)
+bool
+qdb_io_storage_ok(QdbRaftIo *io, bool ok)
 {
 	if (!ok)
 		qdb_io_fail(io, io->storage->why);
@@ -92,180 +91,6 @@ push_done(QdbRaftIo *io, DoneKind kind)
 static int
 io_init(struct raft_io *raft_io, raft_id id, const char *address)
 {
-	return 0;
-}
-
-static int
-load_entries(QdbRaftIo *io, struct raft_entry **entries, size_t *n)
-{
-	QdbRaftStorage *s = io->storage;
-	size_t		size = 8;
-	uint8_t    *batch;
-	size_t		i;
-
-	*entries = NULL;
-	*n = s->n;
-	if (s->n == 0)
-		return 0;
-	for (i = 0; i < s->n; i++)
-		size += s->entries[i].len;
-	batch = raft_malloc(size);
-	*entries = raft_calloc(s->n, sizeof(struct raft_entry));
-	if (batch == NULL || *entries == NULL)
-		goto fail;
-	size = 0;
-	for (i = 0; i < s->n; i++)
-	{
-		struct raft_entry *e = &(*entries)[i];
-
-		e->term = s->entries[i].term;
-		e->type = s->entries[i].type;
-		e->buf.base = batch + size;
-		e->buf.len = s->entries[i].len;
-		e->batch = batch;
-		size += s->entries[i].len;
-		if (!storage_ok(io, qdb_storage_read(s, s->first + i, e->buf.base)))
-			goto fail;
-		if (e->type == RAFT_CHANGE && !qdb_wire_check_configuration(e->buf.base, e->buf.len))
-			goto fail;
-	}
-	/* without a snapshot the log must begin with the first configuration */
-	if (s->snap_index == 0 && (*entries)[0].type != RAFT_CHANGE)
-		goto fail;
-	return 0;
-
-fail:
-	raft_free(batch);
-	raft_free(*entries);
-	*entries = NULL;
-	*n = 0;
-	return RAFT_CORRUPT;
-}
-
-/* *snapshot stays NULL if there is none. */
-static int
-load_snapshot(QdbRaftIo *io, struct raft_snapshot **snapshot)
-{
-	QdbRaftSnapshot snap;
-	struct raft_snapshot *out = NULL;
-	struct raft_buffer conf;
-
-	*snapshot = NULL;
-	if (!storage_ok(io, qdb_storage_get_snapshot(io->storage, &snap)))
-		return RAFT_CORRUPT;
-	if (snap.index == 0)
-		return 0;
-	out = raft_calloc(1, sizeof(*out));
-	if (out == NULL)
-		goto fail;
-	out->index = snap.index;
-	out->term = snap.term;
-	out->configuration_index = snap.conf_index;
-	out->n_bufs = 1;
-	out->bufs = raft_calloc(1, sizeof(struct raft_buffer));
-	if (out->bufs == NULL)
-		goto fail;
-	out->bufs[0].len = snap.data_len;
-	out->bufs[0].base = raft_malloc((size_t) snap.data_len + 1);
-	conf.base = snap.conf;
-	conf.len = snap.conf_len;
-	if (out->bufs[0].base == NULL || !qdb_wire_check_configuration(snap.conf, snap.conf_len) ||
-		raft_configuration_decode(&conf, &out->configuration) != 0)
-		goto fail;
-	memcpy(out->bufs[0].base, snap.data, snap.data_len);
-	free(snap.conf);
-	free(snap.data);
-	*snapshot = out;
-	return 0;
-
-fail:
-	if (out != NULL && out->bufs != NULL)
-		raft_free(out->bufs[0].base);
-	if (out != NULL)
-		raft_free(out->bufs);
-	raft_free(out);
-	free(snap.conf);
-	free(snap.data);
-	return RAFT_CORRUPT;
-}
-
-static bool
-is_sole_voter(const struct raft_configuration *conf, raft_id id)
-{
-	unsigned	others = 0;
-	bool		self = false;
-
-	for (unsigned i = 0; i < conf->n; i++)
-	{
-		if (conf->servers[i].role != RAFT_VOTER)
-			continue;
-		self |= conf->servers[i].id == id;
-		others += conf->servers[i].id != id;
-	}
-	return self && others == 0;
-}
-
-/*
- * begin_term
- *		A new term for a sole voter.
- *
- * It leads at once, and libraft 0.22 lets it do so in the term that it led before. Others
- * may have entries of that term which it sent and then lost, before they were on its
- * disk: new ones under the same numbers would not be told from them.
- */
-static int
-begin_term(QdbRaftIo *io, const struct raft_snapshot *snapshot,
-		   const struct raft_entry *entries, size_t n)
-{
-	struct raft_configuration conf;
-	bool		sole = snapshot != NULL && is_sole_voter(&snapshot->configuration, io->storage->id);
-
-	/* The newest configuration counts, committed or not. */
-	while (n > 0 && entries[n - 1].type != RAFT_CHANGE)
-		n--;
-	if (n > 0)
-	{
-		if (raft_configuration_decode(&entries[n - 1].buf, &conf) != 0)
-			return RAFT_NOMEM;
-		sole = is_sole_voter(&conf, io->storage->id);
-		raft_configuration_close(&conf);
-	}
-	if (sole)
-		qdb_storage_set_term(io->storage, io->storage->term + 1);
-	return 0;
-}
-
-static int
-io_load(struct raft_io *raft_io, raft_term * term, raft_id * voted_for,
-		struct raft_snapshot **snapshot, raft_index * start_index,
-		struct raft_entry *entries[], size_t *n_entries)
-{
-	QdbRaftIo  *io = raft_io->impl;
-	int			rv;
-
-	*start_index = io->storage->first;
-	rv = load_snapshot(io, snapshot);
-	if (rv == 0)
-	{
-		rv = load_entries(io, entries, n_entries);
-		if (rv == 0)
-			rv = begin_term(io, *snapshot, *entries, *n_entries);
-		if (rv != 0 && *snapshot != NULL)
-		{
-			raft_configuration_close(&(*snapshot)->configuration);
-			raft_free((*snapshot)->bufs[0].base);
-			raft_free((*snapshot)->bufs);
-			raft_free(*snapshot);
-		}
-	}
-	if (rv != 0)
-	{
-		snprintf(raft_io->errmsg, sizeof(raft_io->errmsg), "%s", io->failed ?
-				 io->storage->why : "Raft log or snapshot is corrupt");
-		return rv;
-	}
-	*term = io->storage->term;
-	*voted_for = io->storage->vote;
 	return 0;
 }
 
@@ -322,7 +147,7 @@ io_send(struct raft_io *raft_io, struct raft_io_send *req,
 	 * The term and vote that the message speaks of are durable before it
 	 * goes.
 	 */
-	if (io->failed || !storage_ok(io, qdb_storage_sync_meta(io->storage)))
+	if (io->failed || !qdb_io_storage_ok(io, qdb_storage_sync_meta(io->storage)))
 		return 0;
 
 	/*
@@ -334,6 +159,10 @@ io_send(struct raft_io *raft_io, struct raft_io_send *req,
 	if (m.type == RAFT_REQUEST_VOTE_RESULT && m.request_vote_result.pre_vote &&
 		!m.request_vote_result.vote_granted && m.request_vote_result.term < io->storage->term)
 		m.request_vote_result.term = io->storage->term;
+
+	/* libraft leaves it unset, and that leader looks at the term only */
+	if (m.type == RAFT_APPEND_ENTRIES_RESULT && io->answers_older)
+		m.append_entries_result.last_log_index = 0;
 
 	/* libraft updates only the index if the snapshot is newer than it thought */
 	if (m.type == RAFT_INSTALL_SNAPSHOT &&
@@ -360,9 +189,9 @@ io_append(struct raft_io *raft_io, struct raft_io_append *req,
 	for (i = 0; i < n && !io->failed; i++)
 	{
 		qdb_wire_clear_barrier(&entries[i]);
-		storage_ok(io, qdb_storage_append(io->storage, entries[i].term,
-										  (uint8_t) entries[i].type, entries[i].buf.base,
-										  (uint32_t) entries[i].buf.len));
+		qdb_io_storage_ok(io, qdb_storage_append(io->storage, entries[i].term,
+												 (uint8_t) entries[i].type, entries[i].buf.base,
+												 (uint32_t) entries[i].buf.len));
 	}
 	return 0;
 }
@@ -373,7 +202,7 @@ io_truncate(struct raft_io *raft_io, raft_index index)
 	QdbRaftIo  *io = raft_io->impl;
 
 	if (!io->failed)
-		storage_ok(io, qdb_storage_truncate(io->storage, index));
+		qdb_io_storage_ok(io, qdb_storage_truncate(io->storage, index));
 	return 0;
 }
 
@@ -400,7 +229,7 @@ cover_configuration(QdbRaftIo *io, QdbRaftSnapshot *snap, uint8_t **bytes)
 	 */
 	if (index < s->first || qdb_storage_term_of(s, index) != snap->term)
 		return true;
-	if (!storage_ok(io, qdb_storage_sync(s)))
+	if (!qdb_io_storage_ok(io, qdb_storage_sync(s)))
 		return false;
 	while (index >= s->first && index > snap->conf_index && s->entries[index - s->first].type != RAFT_CHANGE)
 		index--;
@@ -412,7 +241,7 @@ cover_configuration(QdbRaftIo *io, QdbRaftSnapshot *snap, uint8_t **bytes)
 		qdb_io_fail(io, "out of memory");
 		return false;
 	}
-	if (!storage_ok(io, qdb_storage_read(s, index, *bytes)))
+	if (!qdb_io_storage_ok(io, qdb_storage_read(s, index, *bytes)))
 		return false;
 	snap->conf_index = index;
 	snap->conf = *bytes;
@@ -448,7 +277,7 @@ io_snapshot_put(struct raft_io *raft_io, unsigned trailing, struct raft_io_snaps
 	snap.data = snapshot->bufs[0].base;
 	snap.data_len = (uint32_t) snapshot->bufs[0].len;
 	if (cover_configuration(io, &snap, &newer))
-		storage_ok(io, qdb_storage_put_snapshot(io->storage, &snap, trailing));
+		qdb_io_storage_ok(io, qdb_storage_put_snapshot(io->storage, &snap, trailing));
 	free(newer);
 	raft_free(conf.base);
 	return 0;
@@ -521,7 +350,7 @@ deliver(QdbRaftIo *io, QdbDone *done, int status)
 			break;
 		case DONE_GET:
 			/* libraft cannot take a failure here: then it hears nothing */
-			if (load_snapshot(io, &snapshot) == 0 && snapshot != NULL)
+			if (qdb_io_load_snapshot(io, &snapshot) == 0 && snapshot != NULL)
 				done->get->cb(done->get, snapshot, 0);
 			else
 				qdb_io_fail(io, "could not load the Raft snapshot to send");
@@ -547,7 +376,7 @@ qdb_io_drain(QdbRaftIo *io)
 
 		for (done = io->first; done != NULL; done = done->next)
 			synced += done->kind != DONE_SEND;
-		if (!storage_ok(io, qdb_storage_sync(io->storage)))
+		if (!qdb_io_storage_ok(io, qdb_storage_sync(io->storage)))
 			return;
 		while (!io->failed && ((done = take_done(io, true)) != NULL ||
 							   (synced-- > 0 && (done = take_done(io, false)) != NULL)))
@@ -588,7 +417,7 @@ qdb_io_init(QdbRaftIo *io, QdbRaftStorage *storage, const QdbRaftCallbacks *call
 	io->io.impl = io;
 	io->io.init = io_init;
 	io->io.close = io_close;
-	io->io.load = io_load;
+	io->io.load = qdb_io_load;
 	io->io.start = io_start;
 	io->io.bootstrap = io_bootstrap;
 	io->io.recover = io_bootstrap;

@@ -36,6 +36,7 @@ typedef struct QdbRaftIo
 	QdbDone   **last;
 	unsigned	seed;
 	bool		failed;
+	bool		answers_older;	/* libraft has entries of a leader of the past */
 } QdbRaftIo;
 
 extern void qdb_io_init(QdbRaftIo *io, QdbRaftStorage *storage,
@@ -49,6 +50,17 @@ extern bool qdb_io_pending(const QdbRaftIo *io);
 extern void qdb_io_fail(QdbRaftIo *io, const char *why);
 extern void qdb_io_log(const QdbRaftCallbacks *callbacks, int level, const char *format,...)
 			__attribute__((format(printf, 3, 4)));
+
+/* False after a failure of the storage, which it notes. */
+extern bool qdb_io_storage_ok(QdbRaftIo *io, bool ok);
+
+/* *snapshot stays NULL if there is none. */
+extern int	qdb_io_load_snapshot(QdbRaftIo *io, struct raft_snapshot **snapshot);
+
+/* raft_io.load */
+extern int	qdb_io_load(struct raft_io *raft_io, raft_term * term, raft_id * voted_for,
+						struct raft_snapshot **snapshot, raft_index * start_index,
+						struct raft_entry *entries[], size_t *n_entries);
 
 /* May this decoded message be given to libraft as it stands now? */
 extern bool qdb_io_accepts(QdbRaftIo *io, struct raft *raft,

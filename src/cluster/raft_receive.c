@@ -69,7 +69,9 @@ receive_entries(QdbRaft *r, const struct raft_message *m, unsigned from, unsigne
 			size += e->buf.len;
 		}
 	}
+	r->io.answers_older = ae->term < raft_current_term(&r->raft);
 	r->io.recv(&r->io.io, &part);
+	r->io.answers_older = false;
 }
 
 /*
