@@ -18,6 +18,7 @@ qdb_change_refresh(QdbChange *c)
 {
 	qdb_view_done(&c->view);
 	qdb_view_init(&c->view, c->rel, c->buf);
+	c->view.changing = true;
 	c->have_refs = c->full = false;
 	return qdb_view_row(&c->view, c->off, &c->row);
 }

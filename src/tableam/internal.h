@@ -126,6 +126,8 @@ typedef struct QdbView
 	Page		page;
 	BlockNumber blk;
 	QdbXact    *overflow;		/* by offset */
+	bool		changing;		/* locked exclusively, to be changed and
+								 * logged: hints go with that */
 } QdbView;
 
 typedef struct QdbRow

@@ -406,6 +406,7 @@ prune_for_room(Relation rel, Buffer buf, int entries)
 	if (old < entries)
 		return false;
 	qdb_view_init(&view, rel, buf);
+	view.changing = true;
 	qdb_prune_plan(&p, &view, horizon, true);
 	if (p.list.ncool >= entries || p.list.nunused > 0)
 	{

@@ -30,6 +30,7 @@ qdb_view_init(QdbView *view, Relation rel, Buffer buf)
 	view->page = BufferGetPage(buf);
 	view->blk = BufferGetBlockNumber(buf);
 	view->overflow = NULL;
+	view->changing = false;
 }
 
 void
@@ -40,6 +41,7 @@ qdb_view_init_copy(QdbView *view, Relation rel, Page page, BlockNumber blk)
 	view->page = page;
 	view->blk = blk;
 	view->overflow = NULL;
+	view->changing = false;
 }
 
 void

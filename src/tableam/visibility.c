@@ -46,7 +46,14 @@ qdb_set_hint(QdbRow *r, QdbXact *x, uint16 bit, TransactionId xid)
 			return;
 	}
 	x->mask |= bit;
-	MarkBufferDirtyHint(buf, true);
+
+	/*
+	 * With checksums the first hint on a page after a checkpoint has a record
+	 * of its own.  Where a change follows that is not needed; if it does not
+	 * after all, the hint is in memory only, and may be set again.
+	 */
+	if (!r->view->changing)
+		MarkBufferDirtyHint(buf, true);
 }
 
 /* The member of a multixact that updated the row, or the xmax itself. */

@@ -84,6 +84,13 @@ if ($QuantaTable::am eq 'quantadb')
 		'15 0', 'to prune takes no record of its own');
 	cmp_ok(records('count(*) FILTER (WHERE main_data_length > 0)', $from), '>=', 5, 'updates prune in passing');
 	cmp_ok(records('percentile_disc(0.8) WITHIN GROUP (ORDER BY record_length - fpi_length)', $from), '<=', 56, 'and take no more WAL than others');
+
+	# What they find out about transactions of before goes with their own records.
+	$p->do('CHECKPOINT');
+	$from = value('SELECT pg_current_wal_insert_lsn()');
+	$p->do('UPDATE full_pages SET n = n + 1 WHERE id = ?', undef, 50 + $_) for 1 .. 15;
+	my $hints = q{count(*) FILTER (WHERE record_type = 'FPI_FOR_HINT' AND block_ref LIKE '%/' || pg_relation_filenode('full_pages') || ' %')};
+	is(value("SELECT $hints FROM pg_get_wal_records_info('$from', pg_current_wal_flush_lsn())"), 0, 'and a hint none of its own');
 }
 
 # ---- the same after a crash ----
