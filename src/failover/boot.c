@@ -20,12 +20,8 @@
  */
 #include "postgres.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
-#include "common/file_perm.h"
 #include "failover/failover.h"
 #include "failover/stage.h"
 #include "failover/wal_files.h"

@@ -20,16 +20,13 @@
  */
 #include "postgres.h"
 
-#include <fcntl.h>
 #include <signal.h>
-#include <unistd.h>
 
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogrecovery.h"
 #include "failover/failover.h"
 #include "failover/wal_files.h"
-#include "common/file_perm.h"
 #include "miscadmin.h"
 
 /* What drop_uncounted works with. */
@@ -75,22 +72,6 @@ drop_uncounted(const char *path, TimeLineID timeline, XLogSegNo segno, bool hist
 	ereport(LOG, (errmsg("[failover] removing \"%s\": timeline %u is no part of the history of timeline %u",
 						 path, timeline, drop->grant->timeline)));
 	return qdb_remove_file(path);
-}
-
-/* For the postmaster, at once: it need not outlive this boot, and must not. */
-static bool
-place_promote_file(void)
-{
-	int			fd = open(PROMOTE_SIGNAL_FILE, O_WRONLY | O_CREAT | PG_BINARY | O_CLOEXEC, pg_file_create_mode);
-
-	if (fd < 0)
-	{
-		ereport(LOG, (errcode_for_file_access(),
-					  errmsg("[failover] could not create \"%s\": %m", PROMOTE_SIGNAL_FILE)));
-		return false;
-	}
-	close(fd);
-	return true;
 }
 
 static bool
@@ -181,8 +162,13 @@ qdb_promote(const QdbState *state, const QdbGrant *grant, char *why)
 		qdb_demote(why);
 		return false;
 	}
+
+	/*
+	 * The last file is for the postmaster at once: it must not outlive this
+	 * boot.
+	 */
 	if (!place_placeholders(grant->parent_timeline + 1, grant->timeline) ||
-		!place_promote_file())
+		!qdb_touch(PROMOTE_SIGNAL_FILE))
 	{
 		(void) qdb_sweep_placeholders();
 		snprintf(why, QDB_REASON_SIZE, "the files of a promotion could not be written");
@@ -211,8 +197,12 @@ qdb_promotion_done(const QdbGrant *grant, char *why)
 	why[0] = '\0';
 	if (RecoveryInProgress())
 		return 0;
-	/* I15: startup has unlinked standby.signal; see secure_boot. */
-	if (!qdb_mark_standby())
+
+	/*
+	 * I15: startup has unlinked it.  Should the machine die now, the next
+	 * boot makes it anew.
+	 */
+	if (!qdb_touch(STANDBY_SIGNAL_FILE))
 	{
 		snprintf(why, QDB_REASON_SIZE, "standby.signal could not be written");
 		return -1;

@@ -364,19 +364,16 @@ qdb_history_fits(const QdbGrant *grant, char *why)
 	return fits;
 }
 
-/*
- * The file is there, if perhaps not after the machine's death: the next boot then makes
- * it by itself.
- */
+/* Not durable: who needs that does more. */
 bool
-qdb_mark_standby(void)
+qdb_touch(const char *path)
 {
-	int			fd = open(STANDBY_SIGNAL_FILE, O_WRONLY | O_CREAT | PG_BINARY | O_CLOEXEC, pg_file_create_mode);
+	int			fd = open(path, O_WRONLY | O_CREAT | PG_BINARY | O_CLOEXEC, pg_file_create_mode);
 
 	if (fd < 0)
 	{
 		ereport(LOG, (errcode_for_file_access(),
-					  errmsg("[failover] could not create \"%s\": %m", STANDBY_SIGNAL_FILE)));
+					  errmsg("[failover] could not create \"%s\": %m", path)));
 		return false;
 	}
 	close(fd);

@@ -90,8 +90,10 @@ extern bool qdb_sweep_placeholders(void);
  */
 extern bool qdb_drop_torn_segments(void);
 
-/* standby.signal: there, and there also after the machine's death (I15). */
-extern bool qdb_mark_standby(void);
+/* Creates an empty file, if it is not there. */
+extern bool qdb_touch(const char *path);
+
+/* standby.signal is there, and will be after the machine's death (I15). */
 extern bool qdb_secure_boot(void);
 
 #endif							/* QDB_WAL_FILES_H */
