@@ -223,10 +223,7 @@ cover_configuration(QdbRaftIo *io, QdbRaftSnapshot *snap, uint8_t **bytes)
 
 	*bytes = NULL;
 
-	/*
-	 * Of a snapshot that replaces a log which is not the same, nothing is in
-	 * it.
-	 */
+	/* A log that the snapshot contradicts or goes beyond says nothing of it. */
 	if (index < s->first || qdb_storage_term_of(s, index) != snap->term)
 		return true;
 	if (!qdb_io_storage_ok(io, qdb_storage_sync(s)))

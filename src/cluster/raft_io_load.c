@@ -164,8 +164,11 @@ qdb_io_load(struct raft_io *raft_io, raft_term * term, raft_id * voted_for,
 	if (rv == 0)
 	{
 		rv = load_entries(io, entries, n_entries);
-		if (rv == 0)
-			rv = begin_term(io, *snapshot, *entries, *n_entries);
+		if (rv == 0 && (rv = begin_term(io, *snapshot, *entries, *n_entries)) != 0 && *n_entries > 0)
+		{
+			raft_free((*entries)[0].batch);
+			raft_free(*entries);
+		}
 		if (rv != 0 && *snapshot != NULL)
 		{
 			raft_configuration_close(&(*snapshot)->configuration);
