@@ -88,7 +88,7 @@ $c->create_first(1);
 ask(1, 'CREATE EXTENSION quantadb');
 ask(1, "SELECT quantadb_init('test')");
 primary_is_open(1);
-ask(1, "SELECT quantadb_set('failover_timeout', '600s')");
+ask(1, "SELECT quantadb_set('failover_timeout', '120s')");
 ask(1, "SELECT quantadb_set('lease_duration', '60s')");
 ask(1, "SELECT quantadb_set('open_timeout', '600s')");
 # A seat keeps the lease that it was given with.
