@@ -344,7 +344,7 @@ typedef enum QdbKeepMode
 	QDB_KEEP_ALL,				/* it stays where it is: nothing is known yet */
 	QDB_KEEP_MEMBERS,			/* it moves up to keep_from */
 	QDB_KEEP_NOTHING			/* there is none */
-}			QdbKeepMode;
+} QdbKeepMode;
 
 /* How the last rewind ended that did not lead to the crash cycle. */
 typedef struct QdbRewindStatus

@@ -193,10 +193,10 @@ typedef struct IdentityFile
 {
 	uint64		inode;
 	uint64		born;
-}			IdentityFile;
+} IdentityFile;
 
 static bool
-parse_identity(const char *text, QdbIdentity *id, IdentityFile * file)
+parse_identity(const char *text, QdbIdentity *id, IdentityFile *file)
 {
 	int			format;
 	char		form[256];
@@ -214,7 +214,7 @@ parse_identity(const char *text, QdbIdentity *id, IdentityFile * file)
 
 /* Is the file still the one that was written here? */
 static bool
-is_original(const char *path, const IdentityFile * file)
+is_original(const char *path, const IdentityFile *file)
 {
 	IdentityFile now;
 

@@ -71,7 +71,7 @@ typedef struct OwnedSetting
 	const char *name;
 	const char *value;			/* NULL: refused in ALTER SYSTEM, not
 								 * overridden */
-}			OwnedSetting;
+} OwnedSetting;
 
 #define KEEP_WAL			"1GB"
 #define MIN_SENDERS		32
@@ -142,7 +142,7 @@ typedef struct ReplicaLag
 {
 	int64		bytes;
 	int64		us;
-}			ReplicaLag;
+} ReplicaLag;
 
 /* A size or a duration, each with its unit: which of both it is must show. */
 static bool
@@ -179,7 +179,7 @@ check_max_replica_lag(char **newval, void **extra, GucSource source)
 static void
 assign_max_replica_lag(const char *newval, void *extra)
 {
-	const		ReplicaLag *lag = extra;
+	const ReplicaLag *lag = extra;
 
 	qdb_max_lag_bytes = lag->bytes;
 	qdb_max_lag_us = lag->us;
@@ -388,7 +388,7 @@ qdb_own_settings(void)
 
 	for (int i = 0; i < lengthof(owned_settings); i++)
 	{
-		const		OwnedSetting *owned = &owned_settings[i];
+		const OwnedSetting *owned = &owned_settings[i];
 
 		if (owned->value == NULL)
 			continue;

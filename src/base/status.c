@@ -348,7 +348,7 @@ qdb_collect_status(void)
 }
 
 bool
-qdb_rehearse_now(const QdbStatus *status, const char *name, QdbRehearsal * rehearsal)
+qdb_rehearse_now(const QdbStatus *status, const char *name, QdbRehearsal *rehearsal)
 {
 	const QdbMember *target = qdb_member_by_name(status->state, name);
 	QdbRehearsalNode nodes[QDB_MAX_MEMBERS];

@@ -77,7 +77,7 @@ extern QdbStatus *qdb_collect_status(void);
 extern void qdb_refresh_own_status(QdbStatus *status);
 
 /* What a failover to that member would cost; false: no such member. */
-extern bool qdb_rehearse_now(const QdbStatus *status, const char *name, QdbRehearsal * rehearsal);
+extern bool qdb_rehearse_now(const QdbStatus *status, const char *name, QdbRehearsal *rehearsal);
 
 extern const char *qdb_node_state_text(int node_state);
 extern const char *qdb_raft_state_text(int raft_state);

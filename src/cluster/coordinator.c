@@ -46,7 +46,7 @@ typedef struct WaitedSocket
 	int			fd;
 	uint32		events;
 	int64_t		created_us;		/* tells channels with equal fds apart */
-}			WaitedSocket;
+} WaitedSocket;
 
 static WaitEventSet *wait_set = NULL;
 static WaitedSocket waited[MAX_EVENTS];
@@ -232,7 +232,7 @@ update_address(void)
 
 /* The sockets of this turn, in a fixed order. */
 static int
-collect_sockets(WaitedSocket * sockets)
+collect_sockets(WaitedSocket *sockets)
 {
 	static QdbChannel *channels[QDB_MESH_MAX_CHANNELS + 1];
 	int			fds[QDB_MESH_MAX_LISTEN];

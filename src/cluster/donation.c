@@ -45,7 +45,7 @@ set_donor(uint64 epoch, const QdbReport *report, uint64 taker)
 void
 qdb_give_donation(const QdbState *state, const QdbEndOfWal *end)
 {
-	const		QdbDonation *donation = &state->donation;
+	const QdbDonation *donation = &state->donation;
 	const QdbReport *report = qdb_report_of(state, qdb_co.self.member);
 
 	if (donation->epoch != state->epoch || donation->donor != qdb_co.self.member || report == NULL ||
@@ -68,7 +68,7 @@ has_reached(const QdbState *state, const QdbReport *report)
 bool
 qdb_take_donation(const QdbState *state)
 {
-	const		QdbDonation *donation = &state->donation;
+	const QdbDonation *donation = &state->donation;
 	const QdbReport *own = qdb_report_of(state, qdb_co.self.member);
 	const QdbReport *report = qdb_report_of(state, donation->donor);
 	const QdbMember *donor = qdb_member_by_id(state, donation->donor);

@@ -168,7 +168,7 @@ begin_freeze(void)
 }
 
 static void
-wait_until_near(const QdbMove * move)
+wait_until_near(const QdbMove *move)
 {
 	XLogRecPtr	flush = stream_flush(move->target);
 	XLogRecPtr	end = GetFlushRecPtr(NULL);
@@ -211,7 +211,7 @@ freeze(bool force)
 
 /* Does who shall have the last WAL have it?  Force does not wait for that long. */
 static void
-catch_up(const QdbMove * move)
+catch_up(const QdbMove *move)
 {
 	bool		sick = sickness[0] != '\0';
 
@@ -249,7 +249,7 @@ qdb_give_seat_up(const char *why, bool stuck)
 }
 
 static void
-take_step(const QdbGrant *grant, const QdbMove * move)
+take_step(const QdbGrant *grant, const QdbMove *move)
 {
 	switch (step)
 	{
@@ -283,7 +283,7 @@ void
 qdb_handover_turn(void)
 {
 	const QdbGrant *grant = qdb_current_grant(qdb_co.state);
-	const		QdbMove *move = &qdb_co.state->move;
+	const QdbMove *move = &qdb_co.state->move;
 
 	if (grant == NULL || !qdb_grant_is_ours(grant) || qdb_co.state->seat_released)
 		return;

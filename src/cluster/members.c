@@ -31,7 +31,7 @@ typedef struct Waiter
 	int64		catch_up_us;
 	int64		deadline_us;
 	char		warning[QDB_REASON_SIZE];
-}			Waiter;
+} Waiter;
 
 static Waiter waiters[QDB_MAX_REQUESTS];
 
@@ -133,7 +133,7 @@ propose(int slot)
 
 /* It is a learner that votes once it has caught up, without anybody's help. */
 static bool
-catches_up(const Waiter * waiter)
+catches_up(const Waiter *waiter)
 {
 	const QdbMember *member = qdb_member_by_id(qdb_co.state, waiter->wish.member);
 

@@ -24,7 +24,7 @@ typedef struct Waiter
 	uint64		target;
 	uint64		after_epoch;
 	int64		deadline_us;
-}			Waiter;
+} Waiter;
 
 static Waiter waiters[QDB_MAX_REQUESTS];
 
@@ -57,7 +57,7 @@ static void move_done(uint64 slot, uint64 unused, bool known, QdbResult result);
 static bool
 propose_move(int slot)
 {
-	const		Waiter *waiter = &waiters[slot];
+	const Waiter *waiter = &waiters[slot];
 	const QdbMember *member = qdb_member_by_id(qdb_co.state, waiter->target);
 	QdbCommand	command;
 

@@ -40,7 +40,7 @@ typedef struct Change
 	}			kind;
 	uint64_t	id;
 	int			role;
-}			Change;
+} Change;
 
 static const struct raft_server *
 server_of(const QdbRaft *r, uint64_t id)
@@ -96,7 +96,7 @@ next_change(const QdbRaft *r)
 }
 
 static int
-start_change(QdbRaft *r, const Change * change)
+start_change(QdbRaft *r, const Change *change)
 {
 	char		address[32];
 

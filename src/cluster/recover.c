@@ -157,7 +157,7 @@ store_folder(const QdbState *state, char *why, size_t why_size)
 
 /* In the order of the header.  False with why. */
 static bool
-become_cluster(QdbState *state, QdbRecovery * recovery, char *why, size_t why_size)
+become_cluster(QdbState *state, QdbRecovery *recovery, char *why, size_t why_size)
 {
 	QdbIdentity old = qdb_co.self;
 	QdbResult	result;
@@ -181,7 +181,7 @@ become_cluster(QdbState *state, QdbRecovery * recovery, char *why, size_t why_si
 }
 
 static bool
-fill_recovery(QdbRecovery * recovery, const char *name)
+fill_recovery(QdbRecovery *recovery, const char *name)
 {
 	uint8		skip;
 

@@ -28,7 +28,7 @@ parse_hex(const char *text, uint64_t *value)
 }
 
 bool
-qdb_archive_file_parse(const char *name, uint64_t segment_size, QdbArchiveFile * file)
+qdb_archive_file_parse(const char *name, uint64_t segment_size, QdbArchiveFile *file)
 {
 	uint64_t	timeline;
 	uint64_t	log;
@@ -61,13 +61,13 @@ qdb_archive_file_parse(const char *name, uint64_t segment_size, QdbArchiveFile *
 }
 
 bool
-qdb_archive_asks_history(const QdbState *state, const QdbArchiveFile * file)
+qdb_archive_asks_history(const QdbState *state, const QdbArchiveFile *file)
 {
 	return state->ngrants == QDB_MAX_GRANTS && file->timeline < state->grants[0].timeline;
 }
 
 QdbArchiveVerdict
-qdb_judge_archive(const QdbState *state, const QdbArchiveView * view, const QdbArchiveFile * file)
+qdb_judge_archive(const QdbState *state, const QdbArchiveView *view, const QdbArchiveFile *file)
 {
 	const QdbGrant *grant = qdb_current_grant(state);
 	uint64_t	limit;

@@ -21,7 +21,7 @@ typedef enum QdbArchiveKind
 	QDB_ARCHIVE_PARTIAL,		/* last segment of a timeline, up to its end */
 	QDB_ARCHIVE_HISTORY,
 	QDB_ARCHIVE_LABEL			/* of a base backup */
-}			QdbArchiveKind;
+} QdbArchiveKind;
 
 typedef struct QdbArchiveFile
 {
@@ -32,7 +32,7 @@ typedef struct QdbArchiveFile
 	uint64_t	history_end;	/* of its timeline in this server's own
 								 * history, 0: not in it; where
 								 * qdb_archive_asks_history */
-}			QdbArchiveFile;
+} QdbArchiveFile;
 
 typedef struct QdbArchiveView
 {
@@ -41,27 +41,27 @@ typedef struct QdbArchiveView
 	uint64_t	quorum_epoch;
 	uint64_t	quorum_lsn;
 	uint64_t	archived;		/* all segments that end up to here are there */
-}			QdbArchiveView;
+} QdbArchiveView;
 
 typedef enum QdbArchiveVerdict
 {
 	QDB_ARCHIVE_WAIT,			/* not now, or not by this node */
 	QDB_ARCHIVE_NOW,
 	QDB_ARCHIVE_NEVER			/* it is there, or was taken back */
-}			QdbArchiveVerdict;
+} QdbArchiveVerdict;
 
 /* Reads a name as in pg_wal/archive_status; false: nothing that is archived. */
-extern bool qdb_archive_file_parse(const char *name, uint64_t segment_size, QdbArchiveFile * file);
+extern bool qdb_archive_file_parse(const char *name, uint64_t segment_size, QdbArchiveFile *file);
 
 /*
  * The state keeps the newest grants only.  When it may have dropped some, a timeline that is
  * older than all of them need not be from before the cluster: the server's own history says
  * how far it counts, or that it leads nowhere.
  */
-extern bool qdb_archive_asks_history(const QdbState *state, const QdbArchiveFile * file);
+extern bool qdb_archive_asks_history(const QdbState *state, const QdbArchiveFile *file);
 
-extern QdbArchiveVerdict qdb_judge_archive(const QdbState *state, const QdbArchiveView * view,
-										   const QdbArchiveFile * file);
+extern QdbArchiveVerdict qdb_judge_archive(const QdbState *state, const QdbArchiveView *view,
+										   const QdbArchiveFile *file);
 
 /*
  * Numbers below a timeline that lead nowhere, since no holder has opened them: a

@@ -455,7 +455,7 @@ holder_answers(const Scene *scene)
 static bool
 rule_moved(Scene *scene, QdbAction *action)
 {
-	const		QdbMove *move = &scene->state->move;
+	const QdbMove *move = &scene->state->move;
 	int64_t		age = scene->view->unix_us - move->time_us;
 	uint64_t	ids[QDB_MAX_MEMBERS];
 

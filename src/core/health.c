@@ -25,7 +25,7 @@
 #define FULL_US			INT64_C(1000000)
 
 static void
-look_at_writes(QdbHealth * health, const QdbSigns * signs, int64_t step)
+look_at_writes(QdbHealth *health, const QdbSigns *signs, int64_t step)
 {
 	bool		same = signs->writing && health->stuck && signs->flush == health->flush;
 
@@ -47,7 +47,7 @@ look_at_writes(QdbHealth * health, const QdbSigns * signs, int64_t step)
 }
 
 static QdbSickness
-judge(const QdbHealth * health, const QdbSigns * signs, const QdbSignLimits * limits)
+judge(const QdbHealth *health, const QdbSigns *signs, const QdbSignLimits *limits)
 {
 	if (limits->stall_us > 0 && health->stuck &&
 		signs->now_us - health->stuck_since_us >= limits->stall_us)
@@ -63,7 +63,7 @@ judge(const QdbHealth * health, const QdbSigns * signs, const QdbSignLimits * li
 
 /* A disk that gets room must get some more than it had when it was full. */
 static bool
-has_room(const QdbHealth * health, const QdbSigns * signs, const QdbSignLimits * limits)
+has_room(const QdbHealth *health, const QdbSigns *signs, const QdbSignLimits *limits)
 {
 	uint64_t	limit = limits->free_bytes;
 
@@ -72,7 +72,7 @@ has_room(const QdbHealth * health, const QdbSigns * signs, const QdbSignLimits *
 }
 
 QdbSickness
-qdb_health_look(QdbHealth * health, const QdbSigns * signs, const QdbSignLimits * limits)
+qdb_health_look(QdbHealth *health, const QdbSigns *signs, const QdbSignLimits *limits)
 {
 	bool		first = health->seen_us == 0;
 	int64_t		step = first ? 0 : signs->now_us - health->seen_us;
@@ -101,7 +101,7 @@ qdb_health_look(QdbHealth * health, const QdbSigns * signs, const QdbSignLimits 
 }
 
 void
-qdb_health_text(const QdbHealth * health, const QdbSigns * signs, const QdbSignLimits * limits,
+qdb_health_text(const QdbHealth *health, const QdbSigns *signs, const QdbSignLimits *limits,
 				char *text, size_t size)
 {
 	QdbSickness now = judge(health, signs, limits);

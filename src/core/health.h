@@ -26,7 +26,7 @@ typedef enum QdbSickness
 	QDB_SICK_WAL,				/* WAL does not reach the disk */
 	QDB_SICK_DISK,				/* no room */
 	QDB_SICK_POSTMASTER			/* does not answer */
-}			QdbSickness;
+} QdbSickness;
 
 /* What is seen at one moment; times monotonic us. */
 typedef struct QdbSigns
@@ -38,14 +38,14 @@ typedef struct QdbSigns
 								 * unknown */
 	int64_t		asked_us;		/* since when the postmaster owes an answer; 0
 								 * it does not */
-}			QdbSigns;
+} QdbSigns;
 
 typedef struct QdbSignLimits
 {
 	int64_t		stall_us;		/* a write, or an answer, may take so long; 0
 								 * for ever */
 	uint64_t	free_bytes;		/* less is too little; 0 never */
-}			QdbSignLimits;
+} QdbSignLimits;
 
 /* Zeroed at first. */
 typedef struct QdbHealth
@@ -60,13 +60,13 @@ typedef struct QdbHealth
 	int64_t		stuck_sum_us;	/* grows while stuck, shrinks when not */
 	int64_t		deaf_us;		/* time since asked_us that was watched */
 	int64_t		full_us;		/* too little room for so long */
-}			QdbHealth;
+} QdbHealth;
 
 /* Takes a look into account; the sickness now. */
-extern QdbSickness qdb_health_look(QdbHealth * health, const QdbSigns * signs, const QdbSignLimits * limits);
+extern QdbSickness qdb_health_look(QdbHealth *health, const QdbSigns *signs, const QdbSignLimits *limits);
 
 /* For why_not and the journal; "" when well. */
-extern void qdb_health_text(const QdbHealth * health, const QdbSigns * signs, const QdbSignLimits * limits,
+extern void qdb_health_text(const QdbHealth *health, const QdbSigns *signs, const QdbSignLimits *limits,
 							char *text, size_t size);
 
 /*

@@ -14,14 +14,14 @@
 #include <string.h>
 
 void
-qdb_lag_reset(QdbLagTracker * tracker)
+qdb_lag_reset(QdbLagTracker *tracker)
 {
 	memset(tracker, 0, sizeof(*tracker));
 	tracker->last_us = -1;
 }
 
 void
-qdb_lag_sent(QdbLagTracker * tracker, uint64_t lsn, int64_t now_us)
+qdb_lag_sent(QdbLagTracker *tracker, uint64_t lsn, int64_t now_us)
 {
 	if (tracker->n == QDB_LAG_SAMPLES)
 	{
@@ -35,7 +35,7 @@ qdb_lag_sent(QdbLagTracker * tracker, uint64_t lsn, int64_t now_us)
 }
 
 void
-qdb_lag_reached(QdbLagTracker * tracker, uint64_t lsn, int64_t now_us)
+qdb_lag_reached(QdbLagTracker *tracker, uint64_t lsn, int64_t now_us)
 {
 	uint32_t	passed = 0;
 
@@ -49,7 +49,7 @@ qdb_lag_reached(QdbLagTracker * tracker, uint64_t lsn, int64_t now_us)
 }
 
 int64_t
-qdb_lag_now(const QdbLagTracker * tracker, int64_t now_us)
+qdb_lag_now(const QdbLagTracker *tracker, int64_t now_us)
 {
 	int64_t		oldest;
 

@@ -19,7 +19,7 @@ typedef struct QdbLagSample
 {
 	uint64_t	lsn;
 	int64_t		time_us;
-}			QdbLagSample;
+} QdbLagSample;
 
 /* One of two followers of the same samples: flush and apply. */
 typedef struct QdbLagTracker
@@ -28,20 +28,20 @@ typedef struct QdbLagTracker
 	uint32_t	n;
 	int64_t		last_us;		/* measured when it last passed a sample; -1
 								 * never */
-}			QdbLagTracker;
+} QdbLagTracker;
 
-extern void qdb_lag_reset(QdbLagTracker * tracker);
+extern void qdb_lag_reset(QdbLagTracker *tracker);
 
 /* WAL up to lsn left at this time. */
-extern void qdb_lag_sent(QdbLagTracker * tracker, uint64_t lsn, int64_t now_us);
+extern void qdb_lag_sent(QdbLagTracker *tracker, uint64_t lsn, int64_t now_us);
 
 /* The replica is at lsn. */
-extern void qdb_lag_reached(QdbLagTracker * tracker, uint64_t lsn, int64_t now_us);
+extern void qdb_lag_reached(QdbLagTracker *tracker, uint64_t lsn, int64_t now_us);
 
 /*
  * Lag now: 0 when nothing is outstanding, at least the age of the oldest thing
  * that is, -1 unknown.
  */
-extern int64_t qdb_lag_now(const QdbLagTracker * tracker, int64_t now_us);
+extern int64_t qdb_lag_now(const QdbLagTracker *tracker, int64_t now_us);
 
 #endif							/* QDB_CORE_LAG_H */

@@ -132,7 +132,7 @@ plan_removal(const QdbState *state, const QdbMember *member, bool connected, Qdb
 }
 
 QdbResult
-qdb_plan_wish(const QdbState *state, const QdbMemberWish * wish, QdbCommand *command,
+qdb_plan_wish(const QdbState *state, const QdbMemberWish *wish, QdbCommand *command,
 			  char *why, char *hint, char *warning)
 {
 	const QdbMember *member = qdb_member_by_id(state, wish->member);
@@ -152,7 +152,7 @@ qdb_plan_wish(const QdbState *state, const QdbMemberWish * wish, QdbCommand *com
 }
 
 bool
-qdb_wish_is_done(const QdbState *state, const QdbMemberWish * wish)
+qdb_wish_is_done(const QdbState *state, const QdbMemberWish *wish)
 {
 	const QdbMember *member = qdb_member_by_id(state, wish->member);
 

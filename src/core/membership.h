@@ -24,12 +24,12 @@ typedef struct QdbMemberWish
 	int			role;			/* QDB_ROLE_VOTER or QDB_ROLE_REPLICA */
 	bool		connected;		/* it is here: it hands its vote back before
 								 * it goes */
-}			QdbMemberWish;
+} QdbMemberWish;
 
-extern QdbResult qdb_plan_wish(const QdbState *state, const QdbMemberWish * wish, QdbCommand *command,
+extern QdbResult qdb_plan_wish(const QdbState *state, const QdbMemberWish *wish, QdbCommand *command,
 							   char *why, char *hint, char *warning);
 
 /* Is it as it was asked for, and the change that it took closed? */
-extern bool qdb_wish_is_done(const QdbState *state, const QdbMemberWish * wish);
+extern bool qdb_wish_is_done(const QdbState *state, const QdbMemberWish *wish);
 
 #endif							/* QDB_CORE_MEMBERSHIP_H */

@@ -13,7 +13,7 @@
 #include <stdio.h>
 
 static const QdbRehearsalNode *
-find_node(const QdbRehearsalNode * nodes, size_t n, uint64_t member)
+find_node(const QdbRehearsalNode *nodes, size_t n, uint64_t member)
 {
 	for (size_t i = 0; i < n; i++)
 		if (nodes[i].member == member)
@@ -23,7 +23,7 @@ find_node(const QdbRehearsalNode * nodes, size_t n, uint64_t member)
 
 /* Would it be there, and vote, without the primary? */
 static bool
-survives(const QdbState *state, const QdbRehearsalNode * node, uint64_t primary)
+survives(const QdbState *state, const QdbRehearsalNode *node, uint64_t primary)
 {
 	const QdbMember *member = qdb_member_by_id(state, node->member);
 
@@ -31,7 +31,7 @@ survives(const QdbState *state, const QdbRehearsalNode * node, uint64_t primary)
 }
 
 static bool
-is_better(const QdbState *state, const QdbRehearsalNode * a, const QdbRehearsalNode * b)
+is_better(const QdbState *state, const QdbRehearsalNode *a, const QdbRehearsalNode *b)
 {
 	const QdbMember *ma = qdb_member_by_id(state, a->member);
 	const QdbMember *mb = qdb_member_by_id(state, b->member);
@@ -44,9 +44,9 @@ is_better(const QdbState *state, const QdbRehearsalNode * a, const QdbRehearsalN
 }
 
 static const QdbRehearsalNode *
-choose(const QdbState *state, const QdbRehearsalNode * nodes, size_t n, uint64_t primary)
+choose(const QdbState *state, const QdbRehearsalNode *nodes, size_t n, uint64_t primary)
 {
-	const		QdbRehearsalNode *best = NULL;
+	const QdbRehearsalNode *best = NULL;
 	uint64_t	ids[QDB_MAX_MEMBERS];
 	size_t		nids = 0;
 
@@ -64,8 +64,8 @@ choose(const QdbState *state, const QdbRehearsalNode * nodes, size_t n, uint64_t
 }
 
 static void
-explain(const QdbState *state, const QdbRehearsalNode * target, const QdbRehearsalNode * chosen,
-		uint64_t primary, QdbRehearsal * r)
+explain(const QdbState *state, const QdbRehearsalNode *target, const QdbRehearsalNode *chosen,
+		uint64_t primary, QdbRehearsal *r)
 {
 	const QdbMember *winner = chosen != NULL ? qdb_member_by_id(state, chosen->member) : NULL;
 
@@ -88,14 +88,14 @@ explain(const QdbState *state, const QdbRehearsalNode * target, const QdbRehears
 }
 
 void
-qdb_rehearse(const QdbState *state, const QdbRehearsalNode * nodes, size_t n,
-			 uint64_t target, QdbRehearsal * r)
+qdb_rehearse(const QdbState *state, const QdbRehearsalNode *nodes, size_t n,
+			 uint64_t target, QdbRehearsal *r)
 {
 	const QdbGrant *grant = qdb_current_grant(state);
 	uint64_t	primary = grant != NULL && grant->opened && !state->seat_released ? grant->holder : 0;
-	const		QdbRehearsalNode *node = find_node(nodes, n, target);
-	const		QdbRehearsalNode *holder = find_node(nodes, n, primary);
-	const		QdbRehearsalNode *chosen = choose(state, nodes, n, primary);
+	const QdbRehearsalNode *node = find_node(nodes, n, target);
+	const QdbRehearsalNode *holder = find_node(nodes, n, primary);
+	const QdbRehearsalNode *chosen = choose(state, nodes, n, primary);
 	int64_t		silence = (int64_t) state->settings.failover_ms * 1000;
 
 	*r = (QdbRehearsal)

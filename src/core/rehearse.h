@@ -18,7 +18,7 @@ typedef struct QdbRehearsalNode
 	const char *why_not;		/* why it cannot be primary; "" it can */
 	uint64_t	wal_end;		/* 0 unknown */
 	int64_t		lag_us;			/* of what it shows; -1 unknown */
-}			QdbRehearsalNode;
+} QdbRehearsalNode;
 
 typedef struct QdbRehearsal
 {
@@ -33,10 +33,10 @@ typedef struct QdbRehearsal
 	int64_t		switchover_us;	/* the same when it is asked for; -1 unknown */
 	int64_t		loss_bytes;		/* of acknowledged WAL that a failover to it
 								 * loses; -1 unknown */
-}			QdbRehearsal;
+} QdbRehearsal;
 
 /* target is a member of state. */
-extern void qdb_rehearse(const QdbState *state, const QdbRehearsalNode * nodes, size_t n,
-						 uint64_t target, QdbRehearsal * rehearsal);
+extern void qdb_rehearse(const QdbState *state, const QdbRehearsalNode *nodes, size_t n,
+						 uint64_t target, QdbRehearsal *rehearsal);
 
 #endif							/* QDB_CORE_REHEARSE_H */

@@ -37,7 +37,7 @@ typedef enum QdbRule
 	QDB_RULE_LEASE_DRIFT,		/* I9: two clocks do not run alike */
 	QDB_RULE_LEASE_RELEASE,		/* I9: a released seat asks for no lease */
 	QDB_NCORE_RULES
-}			QdbRule;
+} QdbRule;
 
 #ifdef QDB_RULE_SWITCHES
 extern bool qdb_rule_off[];

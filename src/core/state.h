@@ -105,7 +105,7 @@ typedef struct QdbMove
 	bool		force;			/* takes the seat also where another has more
 								 * WAL */
 	int64_t		time_us;		/* Unix time at the proposer */
-}			QdbMove;
+} QdbMove;
 
 /*
  * A voter that has the most WAL and cannot hold the seat hands what the next
@@ -117,7 +117,7 @@ typedef struct QdbDonation
 								 * is over */
 	uint64_t	donor;
 	uint64_t	taker;
-}			QdbDonation;
+} QdbDonation;
 
 typedef struct QdbToken
 {
@@ -336,10 +336,10 @@ typedef struct QdbRecovery
 	char		cluster_id[QDB_CLUSTER_ID_SIZE];
 	char		cluster_name[QDB_NAME_SIZE];
 	uint8_t		key_hash[QDB_KEY_HASH_SIZE];
-}			QdbRecovery;
+} QdbRecovery;
 
 /* On anything but QDB_OK the state is unchanged. */
-extern QdbResult qdb_state_recover(QdbState *state, const QdbRecovery * recovery);
+extern QdbResult qdb_state_recover(QdbState *state, const QdbRecovery *recovery);
 
 /*
  * Encode into buf, which has room for *len bytes; *len becomes the number

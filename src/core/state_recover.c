@@ -19,7 +19,7 @@
 #include <string.h>
 
 QdbResult
-qdb_state_recover(QdbState *state, const QdbRecovery * recovery)
+qdb_state_recover(QdbState *state, const QdbRecovery *recovery)
 {
 	int			i = qdb_member_index(state, recovery->member);
 	QdbCommand	command;

@@ -29,7 +29,7 @@
 #define DRIFT_PART		64
 
 bool
-qdb_grant_is_of(const QdbGrant *grant, const QdbBoot * boot)
+qdb_grant_is_of(const QdbGrant *grant, const QdbBoot *boot)
 {
 	return grant->holder == boot->member && grant->incarnation == boot->incarnation &&
 		!QDB_KEEPS(QDB_RULE_NAMED_BOOT, grant->boot != boot->boot);
@@ -43,7 +43,7 @@ qdb_grant_is_of(const QdbGrant *grant, const QdbBoot * boot)
  * again, and where nobody else has as much the cluster would stay closed.
  */
 bool
-qdb_start_counts(const QdbGrant *grant, const QdbBoot * self)
+qdb_start_counts(const QdbGrant *grant, const QdbBoot *self)
 {
 	return QDB_KEEPS(QDB_RULE_OWN_START, grant->holder == self->member &&
 					 grant->incarnation == self->incarnation && grant->boot <= self->boot);
@@ -61,7 +61,7 @@ qdb_counts_as_voter(const QdbState *state, uint64_t member)
 
 /* The holder's own way from a grant to an open gate. */
 static QdbNodeStep
-seat_step(const QdbState *state, const QdbNodeView * view, const QdbGrant *grant)
+seat_step(const QdbState *state, const QdbNodeView *view, const QdbGrant *grant)
 {
 	if (view->in_recovery)
 		return QDB_STEP_PROMOTE;
@@ -84,13 +84,13 @@ seat_step(const QdbState *state, const QdbNodeView * view, const QdbGrant *grant
  * that was taken and acknowledged meanwhile, which then counts for nobody.
  */
 static bool
-ends_recovery(const QdbNodeView * view)
+ends_recovery(const QdbNodeView *view)
 {
 	return QDB_KEEPS(QDB_RULE_PROMOTING, view->promoting);
 }
 
 QdbNodeStep
-qdb_node_step(const QdbState *state, const QdbNodeView * view)
+qdb_node_step(const QdbState *state, const QdbNodeView *view)
 {
 	const QdbGrant *grant = qdb_current_grant(state);
 
@@ -140,8 +140,8 @@ qdb_may_take_wal(uint64_t epoch, uint64_t held, uint64_t promised, uint64_t prom
 }
 
 bool
-qdb_ack_counts(const QdbAckName * ack, uint64_t ack_membership,
-			   const QdbAckName * stream, uint64_t membership)
+qdb_ack_counts(const QdbAckName *ack, uint64_t ack_membership,
+			   const QdbAckName *stream, uint64_t membership)
 {
 	return !QDB_KEEPS(QDB_RULE_ACK_NAMES,
 					  ack->epoch != stream->epoch || ack->incarnation != stream->incarnation ||
@@ -156,7 +156,7 @@ qdb_counts_by(const QdbState *state, uint64_t epoch)
 }
 
 void
-qdb_quorum_advance(QdbQuorum * quorum, uint64_t epoch, uint64_t counted, uint64_t membership)
+qdb_quorum_advance(QdbQuorum *quorum, uint64_t epoch, uint64_t counted, uint64_t membership)
 {
 	if (quorum->epoch != epoch)
 	{
@@ -176,7 +176,7 @@ qdb_quorum_advance(QdbQuorum * quorum, uint64_t epoch, uint64_t counted, uint64_
  * but then the holder's lease must not wait for a round trip.
  */
 bool
-qdb_lease_may_grant(const QdbState *state, uint64_t self, const QdbBoot * asker,
+qdb_lease_may_grant(const QdbState *state, uint64_t self, const QdbBoot *asker,
 					uint64_t epoch, uint64_t promised, uint64_t promising)
 {
 	const QdbGrant *grant = qdb_current_grant(state);
@@ -191,7 +191,7 @@ qdb_lease_may_grant(const QdbState *state, uint64_t self, const QdbBoot * asker,
 }
 
 void
-qdb_lease_note(QdbLeaseBook * book, const QdbGrant *grant, int64_t now_us)
+qdb_lease_note(QdbLeaseBook *book, const QdbGrant *grant, int64_t now_us)
 {
 	int64_t		until = now_us + grant->lease_ms * INT64_C(1000);
 
@@ -227,8 +227,8 @@ longest_lease_us(const QdbState *state)
  * port is no such proof: a backend may live longer than its coordinator.
  */
 bool
-qdb_lease_blocks(const QdbState *state, uint64_t self, const QdbLeaseBook * book,
-				 uint64_t released, const QdbBoot * goodbye, int64_t now_us)
+qdb_lease_blocks(const QdbState *state, uint64_t self, const QdbLeaseBook *book,
+				 uint64_t released, const QdbBoot *goodbye, int64_t now_us)
 {
 	const QdbGrant *last = state->ngrants > 0 ? &state->grants[state->ngrants - 1] : NULL;
 	int64_t		until = book->started_us + longest_lease_us(state);

@@ -17,15 +17,15 @@ typedef struct QdbBoot
 	uint64_t	member;
 	uint64_t	incarnation;
 	uint64_t	boot;
-}			QdbBoot;
+} QdbBoot;
 
-extern bool qdb_grant_is_of(const QdbGrant *grant, const QdbBoot * boot);
+extern bool qdb_grant_is_of(const QdbGrant *grant, const QdbBoot *boot);
 
 /*
  * Does WAL on the grant's timeline count for self without the epoch record?  True for its
  * holder, in a later boot, whose promotion ended before it wrote the record.
  */
-extern bool qdb_start_counts(const QdbGrant *grant, const QdbBoot * self);
+extern bool qdb_start_counts(const QdbGrant *grant, const QdbBoot *self);
 
 /* May its reports count, under either number of an open change (I13)? */
 extern bool qdb_counts_as_voter(const QdbState *state, uint64_t member);
@@ -42,7 +42,7 @@ typedef enum QdbNodeStep
 	QDB_STEP_TAKE_SEAT,			/* promoted: write the epoch record */
 	QDB_STEP_PROPOSE_GATE,		/* the record is on a quorum (I8) */
 	QDB_STEP_OPEN_GATE
-}			QdbNodeStep;
+} QdbNodeStep;
 
 typedef struct QdbNodeView
 {
@@ -55,9 +55,9 @@ typedef struct QdbNodeView
 	uint64_t	record_end;		/* LSN */
 	uint64_t	quorum_epoch;	/* that quorum_lsn was counted under */
 	uint64_t	quorum_lsn;
-}			QdbNodeView;
+} QdbNodeView;
 
-extern QdbNodeStep qdb_node_step(const QdbState *state, const QdbNodeView * view);
+extern QdbNodeStep qdb_node_step(const QdbState *state, const QdbNodeView *view);
 
 /*
  * Where the history of a grant leaves a timeline: *limit, UINT64_MAX on the
@@ -81,11 +81,11 @@ typedef struct QdbAckName
 	uint64_t	incarnation;
 	uint64_t	boot;
 	uint64_t	connection;
-}			QdbAckName;
+} QdbAckName;
 
 /* Does an ack belong to the stream that it came on?  (I5) */
-extern bool qdb_ack_counts(const QdbAckName * ack, uint64_t ack_membership,
-						   const QdbAckName * stream, uint64_t membership);
+extern bool qdb_ack_counts(const QdbAckName *ack, uint64_t ack_membership,
+						   const QdbAckName *stream, uint64_t membership);
 
 /*
  * May the holder of this epoch count by this state?  The members of a later epoch
@@ -101,13 +101,13 @@ typedef struct QdbQuorum
 	uint64_t	epoch;
 	uint64_t	lsn;
 	uint64_t	membership;		/* number that it was counted under */
-}			QdbQuorum;
+} QdbQuorum;
 
 /*
  * Takes in a count.  Within an epoch the LSN never goes back, and a
  * membership is switched to only where nothing does (I5, I13).
  */
-extern void qdb_quorum_advance(QdbQuorum * quorum, uint64_t epoch,
+extern void qdb_quorum_advance(QdbQuorum *quorum, uint64_t epoch,
 							   uint64_t counted, uint64_t membership);
 
 /* ---- leases (I9) ---- */
@@ -119,12 +119,12 @@ typedef struct QdbLeaseBook
 	int64_t		until_us;		/* the latest end; 0 none */
 	uint64_t	member;			/* the last one went to this boot; 0 none */
 	uint64_t	boot;
-}			QdbLeaseBook;
+} QdbLeaseBook;
 
 /* May self grant asker a lease of this epoch now? */
-extern bool qdb_lease_may_grant(const QdbState *state, uint64_t self, const QdbBoot * asker,
+extern bool qdb_lease_may_grant(const QdbState *state, uint64_t self, const QdbBoot *asker,
 								uint64_t epoch, uint64_t promised, uint64_t promising);
-extern void qdb_lease_note(QdbLeaseBook * book, const QdbGrant *grant, int64_t now_us);
+extern void qdb_lease_note(QdbLeaseBook *book, const QdbGrant *grant, int64_t now_us);
 
 /* How long the holder counts a lease, from before its asking. */
 extern int64_t qdb_lease_counted_us(const QdbGrant *grant);
@@ -134,7 +134,7 @@ extern int64_t qdb_lease_counted_us(const QdbGrant *grant);
  * reporting?  released: the epoch whose RELEASE was applied; goodbye: the boot that the
  * last holder said goodbye in, member 0 none.
  */
-extern bool qdb_lease_blocks(const QdbState *state, uint64_t self, const QdbLeaseBook * book,
-							 uint64_t released, const QdbBoot * goodbye, int64_t now_us);
+extern bool qdb_lease_blocks(const QdbState *state, uint64_t self, const QdbLeaseBook *book,
+							 uint64_t released, const QdbBoot *goodbye, int64_t now_us);
 
 #endif							/* QDB_CORE_STEPS_H */

@@ -233,7 +233,7 @@ get_range(QdbReader *r, QdbTransferRequest *request)
 }
 
 static bool
-set_misfit(QdbMisfit * misfit, QdbMisfitKind kind, const char *what, uint32_t theirs, uint32_t ours)
+set_misfit(QdbMisfit *misfit, QdbMisfitKind kind, const char *what, uint32_t theirs, uint32_t ours)
 {
 	misfit->kind = kind;
 	misfit->what = what;
@@ -247,7 +247,7 @@ set_misfit(QdbMisfit * misfit, QdbMisfitKind kind, const char *what, uint32_t th
  * files mean something else here.
  */
 bool
-qdb_welcome_misfit(const QdbFilesWelcome *theirs, const QdbFilesWelcome *ours, QdbMisfit * misfit)
+qdb_welcome_misfit(const QdbFilesWelcome *theirs, const QdbFilesWelcome *ours, QdbMisfit *misfit)
 {
 	static const char *const names[QDB_NLIMITS] = {"max_connections", "max_worker_processes",
 	"max_wal_senders", "max_prepared_transactions", "max_locks_per_transaction"};

@@ -85,7 +85,7 @@ typedef enum QdbMisfitKind
 	QDB_MISFIT_LIMIT = 1,		/* a setting that is too low */
 	QDB_MISFIT_BUILD,			/* another version, or built another way */
 	QDB_MISFIT_INITDB			/* chosen when the server was made */
-}			QdbMisfitKind;
+} QdbMisfitKind;
 
 typedef struct QdbMisfit
 {
@@ -93,10 +93,10 @@ typedef struct QdbMisfit
 	const char *what;
 	uint32_t	theirs;
 	uint32_t	ours;
-}			QdbMisfit;
+} QdbMisfit;
 
 /* Can a server that would say ours not use the data of one that says theirs?  *misfit: why. */
-extern bool qdb_welcome_misfit(const QdbFilesWelcome *theirs, const QdbFilesWelcome *ours, QdbMisfit * misfit);
+extern bool qdb_welcome_misfit(const QdbFilesWelcome *theirs, const QdbFilesWelcome *ours, QdbMisfit *misfit);
 
 typedef enum QdbTransferKind
 {

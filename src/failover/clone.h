@@ -47,7 +47,7 @@ typedef struct QdbCloneAddress
 	uint64		member;
 	uint16		port;
 	char		host[QDB_HOST_SIZE];
-}			QdbCloneAddress;
+} QdbCloneAddress;
 
 typedef struct QdbClone
 {

@@ -82,7 +82,7 @@ choose_replica(const QdbClone *clone, const QdbState *state, uint64 holder, bool
 }
 
 static void
-take_address(QdbCloneAddress * address, const QdbMember *member)
+take_address(QdbCloneAddress *address, const QdbMember *member)
 {
 	address->member = member->id;
 	address->port = member->replication_port;
@@ -124,7 +124,7 @@ qdb_clone_find_source(QdbClone *clone)
 }
 
 static QdbFetch *
-open_fetch(const QdbClone *clone, const QdbCloneAddress * address, QdbFilesWelcome *welcome, char *why, bool *retry)
+open_fetch(const QdbClone *clone, const QdbCloneAddress *address, QdbFilesWelcome *welcome, char *why, bool *retry)
 {
 	QdbFilesHello hello = {.version = QDB_TRANSFER_VERSION,.purpose = QDB_FILES_CLONE};
 

@@ -156,7 +156,7 @@ copy_segment(const char *from, const char *to, bool sync)
 
 /* Of the timeline that owns each segment from the start on, as the scan has read them. */
 static uint64
-copy_segments(const QdbLostWal * wal, XLogSegNo last, const char *folder, bool sync)
+copy_segments(const QdbLostWal *wal, XLogSegNo last, const char *folder, bool sync)
 {
 	uint64		saved = 0;
 
@@ -215,7 +215,7 @@ make_room(uint64 wanted, uint64 limit)
  * Without it all is copied, and the caller makes the folder durable together with its plan.
  */
 void
-qdb_lost_save(QdbLostWal * wal, bool move)
+qdb_lost_save(QdbLostWal *wal, bool move)
 {
 	const QdbLost *lost = wal->lost;
 	uint64		limit = (uint64) qdb_lost_wal_limit_mb * 1024 * 1024;
@@ -251,7 +251,7 @@ qdb_lost_save(QdbLostWal * wal, bool move)
 }
 
 void
-qdb_lost_describe(const QdbLostWal * wal, TimeLineID timeline, char *text)
+qdb_lost_describe(const QdbLostWal *wal, TimeLineID timeline, char *text)
 {
 	snprintf(text, QDB_REASON_SIZE,
 			 "went back to %X/%X of timeline %u; discarded %llu bytes of WAL with %llu commits, see quantadb_lost_writes there",

@@ -22,12 +22,12 @@ typedef struct QdbLostWal
 	const QdbWalPath *path;
 	QdbLost    *lost;
 	char		folder[MAXPGPATH];	/* qdb_lost_save */
-}			QdbLostWal;
+} QdbLostWal;
 
 /* Keeps the WAL and a summary below QDB_DIR/lost; durably if move, else the caller sees to that. */
-extern void qdb_lost_save(QdbLostWal * wal, bool move);
+extern void qdb_lost_save(QdbLostWal *wal, bool move);
 
 /* One sentence of QDB_REASON_SIZE bytes for the journal; the timeline is that of the start. */
-extern void qdb_lost_describe(const QdbLostWal * wal, TimeLineID timeline, char *text);
+extern void qdb_lost_describe(const QdbLostWal *wal, TimeLineID timeline, char *text);
 
 #endif							/* QDB_FAILOVER_LOST_H */

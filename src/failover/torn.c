@@ -58,7 +58,7 @@ typedef struct OneSegment
 	int			fd;
 	XLogSegNo	segno;
 	TimeLineID	timeline;
-}			OneSegment;
+} OneSegment;
 
 static int
 read_page(XLogReaderState *reader, XLogRecPtr page, int wanted, XLogRecPtr target, char *buffer)
@@ -94,7 +94,7 @@ page_is_there(int fd, XLogRecPtr fork)
  * header has to do.
  */
 static bool
-reaches_fork(OneSegment * segment, XLogRecPtr fork)
+reaches_fork(OneSegment *segment, XLogRecPtr fork)
 {
 	XLogReaderState *reader;
 	XLogRecPtr	begin;

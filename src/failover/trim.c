@@ -59,7 +59,7 @@ typedef struct CleanFile
 	ino_t		ino;
 	struct timespec changed;
 	uint32		offset;
-}			CleanFile;
+} CleanFile;
 
 static CleanFile clean_files[CLEAN_FILES];
 static int	next_clean = 0;
@@ -69,7 +69,7 @@ is_known_clean(const struct stat *file, uint32 offset)
 {
 	for (int i = 0; i < CLEAN_FILES; i++)
 	{
-		const		CleanFile *clean = &clean_files[i];
+		const CleanFile *clean = &clean_files[i];
 
 		if (clean->ino == file->st_ino && clean->dev == file->st_dev && clean->offset == offset &&
 			clean->changed.tv_sec == file->st_ctim.tv_sec && clean->changed.tv_nsec == file->st_ctim.tv_nsec)
@@ -270,7 +270,7 @@ save_or_give_up(TrimContext *trim, char *why)
 static bool
 discard_segment(const TrimContext *trim, const char *path, XLogSegNo segno)
 {
-	const		QdbLostWal *lost = &trim->lost;
+	const QdbLostWal *lost = &trim->lost;
 	char		target[MAXPGPATH];
 
 	if (lost->end == InvalidXLogRecPtr || lost->folder[0] == '\0' ||

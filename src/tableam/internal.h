@@ -60,7 +60,7 @@ typedef struct QdbAllocMark
 	int			cap;
 	int			ntaken;
 	Size		used;
-}			QdbAllocMark;
+} QdbAllocMark;
 
 static inline QdbAllocMark
 QdbAllocGetMark(const QdbAlloc *a)

@@ -100,7 +100,7 @@ publish(XLogRecPtr lsn, TimeLineID timeline)
 }
 
 /* Calls visit for the name of each file in a folder that is archived or may be. */
-typedef void (*NameVisit) (const char *name, const QdbArchiveFile * file, void *arg);
+typedef void (*NameVisit) (const char *name, const QdbArchiveFile *file, void *arg);
 
 static void
 visit_folder(const char *path, const char *suffix, NameVisit visit, void *arg)
@@ -128,10 +128,10 @@ typedef struct Oldest
 {
 	const char *but;			/* the file that was just archived */
 	XLogRecPtr	begin;
-}			Oldest;
+} Oldest;
 
 static void
-find_oldest(const char *name, const QdbArchiveFile * file, void *arg)
+find_oldest(const char *name, const QdbArchiveFile *file, void *arg)
 {
 	Oldest	   *oldest = arg;
 
@@ -141,7 +141,7 @@ find_oldest(const char *name, const QdbArchiveFile * file, void *arg)
 
 /* Complete up to the oldest segment that still waits. */
 static void
-note_segment(const char *name, const QdbArchiveFile * file)
+note_segment(const char *name, const QdbArchiveFile *file)
 {
 	Oldest		oldest = {.but = name,.begin = file->end};
 
@@ -151,7 +151,7 @@ note_segment(const char *name, const QdbArchiveFile * file)
 
 /* The verdict; reads the server's own history where the state does not reach back. */
 static QdbArchiveVerdict
-judge_file(const QdbState *state, const QdbArchiveView * view, const QdbArchiveFile * file)
+judge_file(const QdbState *state, const QdbArchiveView *view, const QdbArchiveFile *file)
 {
 	QdbArchiveFile known = *file;
 	const QdbGrant *grant = qdb_current_grant(state);
@@ -173,14 +173,14 @@ judge_file(const QdbState *state, const QdbArchiveView * view, const QdbArchiveF
 typedef struct CatchUp
 {
 	const QdbState *state;
-	const		QdbArchiveView *view;
+	const QdbArchiveView *view;
 	TimeLineID	timeline;		/* histories up to it are there */
 	XLogRecPtr	first;			/* oldest WAL here */
 	int			marked;
-}			CatchUp;
+} CatchUp;
 
 static void
-mark_ready(const char *name, const QdbArchiveFile * file, void *arg)
+mark_ready(const char *name, const QdbArchiveFile *file, void *arg)
 {
 	CatchUp    *catch_up = arg;
 	char		path[MAXPGPATH];
@@ -202,7 +202,7 @@ mark_ready(const char *name, const QdbArchiveFile * file, void *arg)
 
 /* Before the first file of a seat. */
 static void
-catch_up(const QdbState *state, const QdbArchiveView * view)
+catch_up(const QdbState *state, const QdbArchiveView *view)
 {
 	CatchUp		work = {.state = state,.view = view,.first = PG_UINT64_MAX};
 	const QdbGrant *grant = qdb_current_grant(state);
@@ -278,7 +278,7 @@ archive_history(const QdbState *state, const char *file, const char *path, TimeL
 /* ---- callbacks ---- */
 
 static void
-read_view(QdbArchiveView * view)
+read_view(QdbArchiveView *view)
 {
 	TimeLineID	timeline;
 
@@ -295,7 +295,7 @@ read_view(QdbArchiveView * view)
 
 /* Waits a moment, since acks are on their way and gates open. */
 static QdbArchiveVerdict
-judge(const QdbArchiveFile * file, QdbArchiveView * view, QdbState **state)
+judge(const QdbArchiveFile *file, QdbArchiveView *view, QdbState **state)
 {
 	QdbArchiveVerdict verdict = QDB_ARCHIVE_WAIT;
 

@@ -178,7 +178,7 @@ qdb_history_decode(const uint8_t *buf, uint32_t len, QdbHistoryFile *history)
 }
 
 bool
-qdb_wal_prefix_decode(const uint8_t *buf, uint32_t len, QdbWalPrefix * prefix)
+qdb_wal_prefix_decode(const uint8_t *buf, uint32_t len, QdbWalPrefix *prefix)
 {
 	QdbReader	r = {.buf = buf,.size = len};
 

@@ -42,7 +42,7 @@ typedef struct QdbWalPrefix
 	uint32_t	raw_length;		/* 1 to QDB_WAL_RAW_MAX */
 	const uint8_t *data;
 	uint32_t	data_length;
-}			QdbWalPrefix;
+} QdbWalPrefix;
 
 typedef struct QdbStreamHello
 {
@@ -106,7 +106,7 @@ extern bool qdb_wal_message_take(const uint8_t **rest, uint32_t *rest_length,
 								 const uint8_t **message, uint32_t *length);
 
 /* False: unknown flags or codec, or a length that does not fit. */
-extern bool qdb_wal_prefix_decode(const uint8_t *buf, uint32_t len, QdbWalPrefix * prefix);
+extern bool qdb_wal_prefix_decode(const uint8_t *buf, uint32_t len, QdbWalPrefix *prefix);
 
 /* START and END_OF_TIMELINE: a timeline and a position. */
 extern bool qdb_position_encode(uint32_t timeline, uint64_t lsn, uint8_t *buf, uint32_t *len);

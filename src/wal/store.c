@@ -54,7 +54,7 @@ qdb_followed_epoch(TimeLineID *timeline)
 }
 
 static void
-look_at_store(QdbStore * store)
+look_at_store(QdbStore *store)
 {
 	memset(store, 0, sizeof(*store));
 	if (qdb_seat.epoch != 0 && qdb_seat.taker == 0 && !qdb_seat.relay)

@@ -74,7 +74,7 @@ start_listening(void)
 
 /* What shared memory and PostgreSQL say about the seat at this moment. */
 static void
-look_at_seat(QdbSeat * seat)
+look_at_seat(QdbSeat *seat)
 {
 	uint64		promised;
 	uint64		promising;
@@ -124,7 +124,7 @@ look_at_seat(QdbSeat * seat)
  * that it has given (I2, I3): all of it the holder had flushed (I4).
  */
 static void
-look_at_relay(QdbSeat * seat)
+look_at_relay(QdbSeat *seat)
 {
 	uint64		target;
 	uint64		target_epoch;

@@ -37,7 +37,7 @@ typedef struct QdbSeat
 	XLogRecPtr	record_end;		/* of the epoch record */
 	XLogRecPtr	flush;			/* I4: nothing past it is sent */
 	List	   *history;		/* of timeline; kept until the seat changes */
-}			QdbSeat;
+} QdbSeat;
 
 /*
  * Whose files nodes that resynchronise may get here (store.c): this node's own as
@@ -49,7 +49,7 @@ typedef struct QdbStore
 	TimeLineID	timeline;
 	bool		replica;		/* WAL and blocks for clones only */
 	List	   *history;		/* of timeline */
-}			QdbStore;
+} QdbStore;
 
 /* A WAL frame, encoded and compressed once for all streams. */
 typedef struct QdbSharedFrame
@@ -60,7 +60,7 @@ typedef struct QdbSharedFrame
 	uint32		refs;			/* streams that have sent a part of it */
 	uint32		length;			/* with the frame's header */
 	uint8		bytes[FLEXIBLE_ARRAY_MEMBER];
-}			QdbSharedFrame;
+} QdbSharedFrame;
 
 typedef struct QdbStream
 {
@@ -160,7 +160,7 @@ extern bool qdb_read_wal(TimeLineID timeline, XLogRecPtr start, char *buf, size_
  * The frame with the WAL of a timeline from start to at most upto.  The caller
  * raises refs while it holds it.  NULL with *why (QDB_REASON_SIZE bytes).
  */
-extern QdbSharedFrame * qdb_get_wal_frame(TimeLineID timeline, XLogRecPtr start, XLogRecPtr upto, char *why);
+extern QdbSharedFrame *qdb_get_wal_frame(TimeLineID timeline, XLogRecPtr start, XLogRecPtr upto, char *why);
 extern void qdb_forget_frames(void);
 extern uint32 qdb_put_keepalive(uint8 *buf, size_t size, XLogRecPtr end, bool reply);
 

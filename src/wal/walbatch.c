@@ -35,7 +35,7 @@
 #define PLAIN_OFFSET			(QDB_FRAME_HEADER_SIZE + QDB_WAL_PREFIX_BYTES)
 #define PLAIN_SIZE				(PLAIN_OFFSET + QDB_WAL_RAW_MAX)
 
-static QdbSharedFrame * frames[MAX_FRAMES]; /* oldest first */
+static QdbSharedFrame *frames[MAX_FRAMES];	/* oldest first */
 static int	nframes = 0;
 static size_t kept_bytes = 0;
 

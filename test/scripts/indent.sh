@@ -4,7 +4,7 @@
 #	Formats src/ as PostgreSQL does.  pgindent itself is not in Debian; this is
 #	pg_bsd_indent with its options and the few rules of it that matter here.
 #
-# typedefs: src/typedefs.list has ours; the server's are read from its headers.
+# Names of types are read from src/ and from the server's headers; those of libraries stand below.
 #
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -13,13 +13,15 @@ headers=$("${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}" --includedir-serv
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 {
-	cat src/typedefs.list
-	grep -rhoE '^}[[:space:]]*[A-Za-z_][A-Za-z0-9_]*;' "$headers" | tr -d '} ;\t'
-	grep -rhE '^typedef [^(){]*;' "$headers" | sed -nE 's/.*[ *]([A-Za-z_][A-Za-z0-9_]*);.*/\1/p'
-	grep -rhoE '^typedef .*\(\*? *[A-Za-z_][A-Za-z0-9_]*\) *\(' "$headers" |
+	grep -rhoE '^}[[:space:]]*[A-Za-z_][A-Za-z0-9_]*;' src "$headers" --include='*.[ch]' | tr -d '} ;\t'
+	grep -rhE '^typedef [^(){]*;' src "$headers" --include='*.[ch]' | sed -nE 's/.*[ *]([A-Za-z_][A-Za-z0-9_]*);.*/\1/p'
+	grep -rhoE '^typedef .*\(\*? *[A-Za-z_][A-Za-z0-9_]*\) *\(' src "$headers" --include='*.[ch]' |
 		sed -nE 's/.*\(\*? *([A-Za-z_][A-Za-z0-9_]*)\) *\($/\1/p'
 	printf '%s\n' bool FILE va_list size_t ssize_t pid_t time_t socklen_t sigset_t \
-		int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t
+		int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t \
+		ASN1_STRING BIGNUM BIO BIO_METHOD EVP_PKEY GENERAL_NAME GENERAL_NAMES SSL SSL_CTX SSL_METHOD \
+		X509 X509V3_CTX X509_EXTENSION X509_NAME X509_STORE X509_STORE_CTX \
+		CURL CURLcode gnutls_datum_t gnutls_session_t
 } | grep -vx text | LC_ALL=C sort -u >"$work/typedefs"	# variables have that name
 
 status=0
