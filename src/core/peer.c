@@ -10,237 +10,210 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/walk.h"
+
 #define URI_FORMAT	"quantadb:%s:%llu:%llu:%llu"
+
+static void
+walk_hello(QdbWalker *w, void *fields)
+{
+	QdbHello   *hello = fields;
+
+	qdb_walk_text(w, hello->cluster_id, sizeof(hello->cluster_id));
+	qdb_walk_u64(w, &hello->member);
+	qdb_walk_text(w, hello->name, sizeof(hello->name));
+	qdb_walk_u64(w, &hello->incarnation);
+	qdb_walk_u64(w, &hello->boot);
+	qdb_walk_u64(w, &hello->system_identifier);
+	qdb_walk_text(w, hello->host, sizeof(hello->host));
+	qdb_walk_u16(w, &hello->raft_port);
+}
 
 bool
 qdb_peer_hello_encode(const QdbHello *hello, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_string(&w, hello->cluster_id);
-	qdb_put_u64(&w, hello->member);
-	qdb_put_string(&w, hello->name);
-	qdb_put_u64(&w, hello->incarnation);
-	qdb_put_u64(&w, hello->boot);
-	qdb_put_u64(&w, hello->system_identifier);
-	qdb_put_string(&w, hello->host);
-	qdb_put_u16(&w, hello->raft_port);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_hello, hello, buf, len);
 }
 
 bool
 qdb_peer_hello_decode(const uint8_t *buf, uint32_t len, QdbHello *hello)
 {
-	QdbReader	r = {.buf = buf,.size = len};
+	return qdb_decode(walk_hello, buf, len, hello, sizeof(*hello));
+}
 
-	memset(hello, 0, sizeof(*hello));
-	qdb_get_string(&r, hello->cluster_id, sizeof(hello->cluster_id));
-	hello->member = qdb_get_u64(&r);
-	qdb_get_string(&r, hello->name, sizeof(hello->name));
-	hello->incarnation = qdb_get_u64(&r);
-	hello->boot = qdb_get_u64(&r);
-	hello->system_identifier = qdb_get_u64(&r);
-	qdb_get_string(&r, hello->host, sizeof(hello->host));
-	hello->raft_port = qdb_get_u16(&r);
-	return qdb_reader_done(&r);
+static void
+walk_goodbye(QdbWalker *w, void *fields)
+{
+	QdbGoodbye *goodbye = fields;
+
+	qdb_walk_u64(w, &goodbye->incarnation);
+	qdb_walk_u64(w, &goodbye->boot);
+	qdb_walk_u8(w, &goodbye->reason);
 }
 
 bool
 qdb_goodbye_encode(const QdbGoodbye *goodbye, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u64(&w, goodbye->incarnation);
-	qdb_put_u64(&w, goodbye->boot);
-	qdb_put_u8(&w, goodbye->reason);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_goodbye, goodbye, buf, len);
 }
 
 bool
 qdb_goodbye_decode(const uint8_t *buf, uint32_t len, QdbGoodbye *goodbye)
 {
-	QdbReader	r = {.buf = buf,.size = len};
+	return qdb_decode(walk_goodbye, buf, len, goodbye, sizeof(*goodbye));
+}
 
-	goodbye->incarnation = qdb_get_u64(&r);
-	goodbye->boot = qdb_get_u64(&r);
-	goodbye->reason = qdb_get_u8(&r);
-	return qdb_reader_done(&r);
+static void
+walk_removed(QdbWalker *w, void *fields)
+{
+	QdbRemoved *removed = fields;
+
+	qdb_walk_u64(w, &removed->member);
+	qdb_walk_u64(w, &removed->incarnation);
 }
 
 bool
 qdb_removed_encode(const QdbRemoved *removed, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u64(&w, removed->member);
-	qdb_put_u64(&w, removed->incarnation);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_removed, removed, buf, len);
 }
 
 bool
 qdb_removed_decode(const uint8_t *buf, uint32_t len, QdbRemoved *removed)
 {
-	QdbReader	r = {.buf = buf,.size = len};
+	return qdb_decode(walk_removed, buf, len, removed, sizeof(*removed));
+}
 
-	removed->member = qdb_get_u64(&r);
-	removed->incarnation = qdb_get_u64(&r);
-	return qdb_reader_done(&r);
+static void
+walk_heartbeat(QdbWalker *w, void *fields)
+{
+	QdbHeartbeat *beat = fields;
+	uint32_t	n;
+
+	qdb_walk_u8(w, &beat->flags);
+	qdb_walk_u64(w, &beat->wal_end);
+	qdb_walk_text(w, beat->state, sizeof(beat->state));
+	qdb_walk_text(w, beat->why_not, sizeof(beat->why_not));
+	qdb_walk_text(w, beat->step, sizeof(beat->step));
+	qdb_walk_u64(w, &beat->done);
+	qdb_walk_u64(w, &beat->total);
+	qdb_walk_u64(w, &beat->upstream);
+	qdb_walk_u64(w, &beat->redo);
+	qdb_walk_u64(w, &beat->promised);
+	qdb_walk_u64(w, &beat->gate_epoch);
+	qdb_walk_u64(w, &beat->primary_age_us);
+	qdb_walk_u64(w, &beat->closed_membership);
+	qdb_walk_u64(w, &beat->archived);
+	qdb_walk_u32(w, &beat->archived_timeline);
+	qdb_walk_u64(w, &beat->lease_epoch);
+	qdb_walk_u64(w, &beat->lease_sent);
+	for (int i = 0; i < QDB_NLIMITS; i++)
+		qdb_walk_i32(w, &beat->limits[i]);
+	n = qdb_walk_short_count(w, &beat->ncaught_up, QDB_MAX_MEMBERS);
+	for (uint32_t i = 0; i < n; i++)
+		qdb_walk_u64(w, &beat->caught_up[i]);
 }
 
 bool
 qdb_heartbeat_encode(const QdbHeartbeat *beat, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u8(&w, beat->flags);
-	qdb_put_u64(&w, beat->wal_end);
-	qdb_put_string(&w, beat->state);
-	qdb_put_string(&w, beat->why_not);
-	qdb_put_string(&w, beat->step);
-	qdb_put_u64(&w, beat->done);
-	qdb_put_u64(&w, beat->total);
-	qdb_put_u64(&w, beat->upstream);
-	qdb_put_u64(&w, beat->redo);
-	qdb_put_u64(&w, beat->promised);
-	qdb_put_u64(&w, beat->gate_epoch);
-	qdb_put_u64(&w, beat->primary_age_us);
-	qdb_put_u64(&w, beat->closed_membership);
-	qdb_put_u64(&w, beat->archived);
-	qdb_put_u32(&w, beat->archived_timeline);
-	qdb_put_u64(&w, beat->lease_epoch);
-	qdb_put_u64(&w, beat->lease_sent);
-	for (int i = 0; i < QDB_NLIMITS; i++)
-		qdb_put_u32(&w, (uint32_t) beat->limits[i]);
-	qdb_put_u8(&w, (uint8_t) beat->ncaught_up);
-	for (uint32_t i = 0; i < beat->ncaught_up && i < QDB_MAX_MEMBERS; i++)
-		qdb_put_u64(&w, beat->caught_up[i]);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_heartbeat, beat, buf, len);
 }
 
 bool
 qdb_heartbeat_decode(const uint8_t *buf, uint32_t len, QdbHeartbeat *beat)
 {
-	QdbReader	r = {.buf = buf,.size = len};
+	return qdb_decode(walk_heartbeat, buf, len, beat, sizeof(*beat));
+}
 
-	memset(beat, 0, sizeof(*beat));
-	beat->flags = qdb_get_u8(&r);
-	beat->wal_end = qdb_get_u64(&r);
-	qdb_get_string(&r, beat->state, sizeof(beat->state));
-	qdb_get_string(&r, beat->why_not, sizeof(beat->why_not));
-	qdb_get_string(&r, beat->step, sizeof(beat->step));
-	beat->done = qdb_get_u64(&r);
-	beat->total = qdb_get_u64(&r);
-	beat->upstream = qdb_get_u64(&r);
-	beat->redo = qdb_get_u64(&r);
-	beat->promised = qdb_get_u64(&r);
-	beat->gate_epoch = qdb_get_u64(&r);
-	beat->primary_age_us = qdb_get_u64(&r);
-	beat->closed_membership = qdb_get_u64(&r);
-	beat->archived = qdb_get_u64(&r);
-	beat->archived_timeline = qdb_get_u32(&r);
-	beat->lease_epoch = qdb_get_u64(&r);
-	beat->lease_sent = qdb_get_u64(&r);
-	for (int i = 0; i < QDB_NLIMITS; i++)
-		beat->limits[i] = (int32_t) qdb_get_u32(&r);
-	beat->ncaught_up = qdb_get_u8(&r);
-	if (beat->ncaught_up > QDB_MAX_MEMBERS)
-	{
-		beat->ncaught_up = 0;
-		return false;
-	}
-	for (uint32_t i = 0; i < beat->ncaught_up; i++)
-		beat->caught_up[i] = qdb_get_u64(&r);
-	return qdb_reader_done(&r);
+static void
+walk_read_request(QdbWalker *w, void *fields)
+{
+	QdbRead    *read = fields;
+
+	qdb_walk_u64(w, &read->ticket);
+	qdb_walk_u64(w, &read->epoch);
 }
 
 bool
 qdb_read_request_encode(const QdbRead *read, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u64(&w, read->ticket);
-	qdb_put_u64(&w, read->epoch);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_read_request, read, buf, len);
 }
 
 bool
 qdb_read_request_decode(const uint8_t *buf, uint32_t len, QdbRead *read)
 {
-	QdbReader	r = {.buf = buf,.size = len};
+	return qdb_decode(walk_read_request, buf, len, read, sizeof(*read));
+}
 
-	memset(read, 0, sizeof(*read));
-	read->ticket = qdb_get_u64(&r);
-	read->epoch = qdb_get_u64(&r);
-	return qdb_reader_done(&r);
+static void
+walk_read_answer(QdbWalker *w, void *fields)
+{
+	QdbRead    *read = fields;
+
+	qdb_walk_u64(w, &read->ticket);
+	qdb_walk_u64(w, &read->epoch);
+	qdb_walk_bool(w, &read->ok);
+	qdb_walk_u64(w, &read->lsn);
 }
 
 bool
 qdb_read_answer_encode(const QdbRead *read, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u64(&w, read->ticket);
-	qdb_put_u64(&w, read->epoch);
-	qdb_put_u8(&w, read->ok ? 1 : 0);
-	qdb_put_u64(&w, read->lsn);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_read_answer, read, buf, len);
 }
 
 bool
 qdb_read_answer_decode(const uint8_t *buf, uint32_t len, QdbRead *read)
 {
-	QdbReader	r = {.buf = buf,.size = len};
+	return qdb_decode(walk_read_answer, buf, len, read, sizeof(*read));
+}
 
-	read->ticket = qdb_get_u64(&r);
-	read->epoch = qdb_get_u64(&r);
-	read->ok = qdb_get_bool(&r);
-	read->lsn = qdb_get_u64(&r);
-	return qdb_reader_done(&r);
+static void
+walk_proposal(QdbWalker *w, void *fields)
+{
+	QdbProposal *proposal = fields;
+
+	qdb_walk_u64(w, &proposal->id);
+	qdb_walk_rest(w, &proposal->command, &proposal->length);
+	w->bad |= proposal->length == 0 || proposal->length > QDB_COMMAND_MAX_BYTES;
 }
 
 bool
 qdb_proposal_encode(const QdbProposal *proposal, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u64(&w, proposal->id);
-	qdb_put_bytes(&w, proposal->command, proposal->length);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_proposal, proposal, buf, len);
 }
 
 bool
 qdb_proposal_decode(const uint8_t *buf, uint32_t len, QdbProposal *proposal)
 {
-	QdbReader	r = {.buf = buf,.size = len};
+	return qdb_decode(walk_proposal, buf, len, proposal, sizeof(*proposal));
+}
 
-	proposal->id = qdb_get_u64(&r);
-	proposal->length = r.failed ? 0 : (uint32_t) (r.size - r.pos);
-	proposal->command = qdb_get_bytes(&r, proposal->length);
-	return qdb_reader_done(&r) && proposal->length > 0 && proposal->length <= QDB_COMMAND_MAX_BYTES;
+static void
+walk_proposal_result(QdbWalker *w, void *fields)
+{
+	QdbProposalResult *result = fields;
+
+	qdb_walk_u64(w, &result->id);
+	qdb_walk_u8(w, &result->status);
+	qdb_walk_u8(w, &result->result);
+	qdb_walk_u64(w, &result->applied);
+	w->bad |= result->result > QDB_MALFORMED;
 }
 
 bool
 qdb_proposal_result_encode(const QdbProposalResult *result, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u64(&w, result->id);
-	qdb_put_u8(&w, result->status);
-	qdb_put_u8(&w, result->result);
-	qdb_put_u64(&w, result->applied);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_proposal_result, result, buf, len);
 }
 
 bool
 qdb_proposal_result_decode(const uint8_t *buf, uint32_t len, QdbProposalResult *result)
 {
-	QdbReader	r = {.buf = buf,.size = len};
-
-	result->id = qdb_get_u64(&r);
-	result->status = qdb_get_u8(&r);
-	result->result = qdb_get_u8(&r);
-	result->applied = qdb_get_u64(&r);
-	return qdb_reader_done(&r) && result->result <= QDB_MALFORMED;
+	return qdb_decode(walk_proposal_result, buf, len, result, sizeof(*result));
 }
 
 void

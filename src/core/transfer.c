@@ -12,6 +12,8 @@
 
 #include <string.h>
 
+#include "core/walk.h"
+
 #define GLOBAL_TABLESPACE	1664
 #define LAST_FORK			3	/* init */
 
@@ -90,146 +92,83 @@ qdb_relation_name_ok(const QdbRelationName *name)
 		(name->database == 0) == (name->tablespace == GLOBAL_TABLESPACE);
 }
 
+static void
+walk_refusal(QdbWalker *w, void *fields)
+{
+	QdbStreamRefusal *refusal = fields;
+
+	qdb_walk_bool(w, &refusal->retry);
+	qdb_walk_text(w, refusal->text, sizeof(refusal->text));
+}
+
 bool
 qdb_refusal_encode(const QdbStreamRefusal *refusal, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u8(&w, refusal->retry ? 1 : 0);
-	qdb_put_string(&w, refusal->text);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_refusal, refusal, buf, len);
 }
 
 bool
 qdb_refusal_decode(const uint8_t *buf, uint32_t len, QdbStreamRefusal *refusal)
 {
-	QdbReader	r = {.buf = buf,.size = len};
+	return qdb_decode(walk_refusal, buf, len, refusal, sizeof(*refusal));
+}
 
-	memset(refusal, 0, sizeof(*refusal));
-	refusal->retry = qdb_get_bool(&r);
-	qdb_get_string(&r, refusal->text, sizeof(refusal->text));
-	return qdb_reader_done(&r);
+static void
+walk_files_hello(QdbWalker *w, void *fields)
+{
+	QdbFilesHello *hello = fields;
+
+	qdb_walk_u32(w, &hello->version);
+	qdb_walk_u8(w, &hello->purpose);
+	qdb_walk_text(w, hello->cluster_id, sizeof(hello->cluster_id));
+	qdb_walk_u64(w, &hello->member);
+	qdb_walk_u64(w, &hello->incarnation);
+	qdb_walk_u64(w, &hello->boot);
+	qdb_walk_u64(w, &hello->epoch);
+	w->bad |= hello->purpose != QDB_FILES_CLONE && hello->purpose != QDB_FILES_REWIND;
 }
 
 bool
 qdb_files_hello_encode(const QdbFilesHello *hello, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u32(&w, hello->version);
-	qdb_put_u8(&w, hello->purpose);
-	qdb_put_string(&w, hello->cluster_id);
-	qdb_put_u64(&w, hello->member);
-	qdb_put_u64(&w, hello->incarnation);
-	qdb_put_u64(&w, hello->boot);
-	qdb_put_u64(&w, hello->epoch);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_files_hello, hello, buf, len);
 }
 
 bool
 qdb_files_hello_decode(const uint8_t *buf, uint32_t len, QdbFilesHello *hello)
 {
-	QdbReader	r = {.buf = buf,.size = len};
+	return qdb_decode(walk_files_hello, buf, len, hello, sizeof(*hello));
+}
 
-	memset(hello, 0, sizeof(*hello));
-	hello->version = qdb_get_u32(&r);
-	hello->purpose = qdb_get_u8(&r);
-	qdb_get_string(&r, hello->cluster_id, sizeof(hello->cluster_id));
-	hello->member = qdb_get_u64(&r);
-	hello->incarnation = qdb_get_u64(&r);
-	hello->boot = qdb_get_u64(&r);
-	hello->epoch = qdb_get_u64(&r);
-	return qdb_reader_done(&r) &&
-		(hello->purpose == QDB_FILES_CLONE || hello->purpose == QDB_FILES_REWIND);
+static void
+walk_files_welcome(QdbWalker *w, void *fields)
+{
+	QdbFilesWelcome *welcome = fields;
+
+	qdb_walk_u64(w, &welcome->system_identifier);
+	qdb_walk_u64(w, &welcome->epoch);
+	qdb_walk_u32(w, &welcome->timeline);
+	qdb_walk_u64(w, &welcome->flush);
+	qdb_walk_u32(w, &welcome->control_version);
+	qdb_walk_u32(w, &welcome->catalog_version);
+	qdb_walk_u32(w, &welcome->block_size);
+	qdb_walk_u32(w, &welcome->segment_blocks);
+	qdb_walk_u32(w, &welcome->wal_block_size);
+	qdb_walk_u32(w, &welcome->wal_segment_size);
+	for (int i = 0; i < QDB_NLIMITS; i++)
+		qdb_walk_u32(w, &welcome->limits[i]);
 }
 
 bool
 qdb_files_welcome_encode(const QdbFilesWelcome *welcome, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u64(&w, welcome->system_identifier);
-	qdb_put_u64(&w, welcome->epoch);
-	qdb_put_u32(&w, welcome->timeline);
-	qdb_put_u64(&w, welcome->flush);
-	qdb_put_u32(&w, welcome->control_version);
-	qdb_put_u32(&w, welcome->catalog_version);
-	qdb_put_u32(&w, welcome->block_size);
-	qdb_put_u32(&w, welcome->segment_blocks);
-	qdb_put_u32(&w, welcome->wal_block_size);
-	qdb_put_u32(&w, welcome->wal_segment_size);
-	for (int i = 0; i < QDB_NLIMITS; i++)
-		qdb_put_u32(&w, welcome->limits[i]);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_files_welcome, welcome, buf, len);
 }
 
 bool
 qdb_files_welcome_decode(const uint8_t *buf, uint32_t len, QdbFilesWelcome *welcome)
 {
-	QdbReader	r = {.buf = buf,.size = len};
-
-	memset(welcome, 0, sizeof(*welcome));
-	welcome->system_identifier = qdb_get_u64(&r);
-	welcome->epoch = qdb_get_u64(&r);
-	welcome->timeline = qdb_get_u32(&r);
-	welcome->flush = qdb_get_u64(&r);
-	welcome->control_version = qdb_get_u32(&r);
-	welcome->catalog_version = qdb_get_u32(&r);
-	welcome->block_size = qdb_get_u32(&r);
-	welcome->segment_blocks = qdb_get_u32(&r);
-	welcome->wal_block_size = qdb_get_u32(&r);
-	welcome->wal_segment_size = qdb_get_u32(&r);
-	for (int i = 0; i < QDB_NLIMITS; i++)
-		welcome->limits[i] = qdb_get_u32(&r);
-	return qdb_reader_done(&r);
-}
-
-static void
-put_relation(QdbWriter *w, const QdbRelationName *name)
-{
-	qdb_put_u32(w, name->tablespace);
-	qdb_put_u32(w, name->database);
-	qdb_put_u32(w, name->relation);
-	qdb_put_u8(w, name->fork);
-	qdb_put_u32(w, name->segment);
-}
-
-static void
-get_relation(QdbReader *r, QdbRelationName *name)
-{
-	name->tablespace = qdb_get_u32(r);
-	name->database = qdb_get_u32(r);
-	name->relation = qdb_get_u32(r);
-	name->fork = qdb_get_u8(r);
-	name->segment = qdb_get_u32(r);
-	if (!r->failed && !qdb_relation_name_ok(name))
-		r->failed = true;
-}
-
-static void
-put_range(QdbWriter *w, const QdbTransferRequest *request)
-{
-	qdb_put_u64(w, request->offset);
-	qdb_put_u32(w, request->length);
-}
-
-static uint32_t
-get_length(QdbReader *r)
-{
-	uint32_t	length = qdb_get_u32(r);
-
-	if (length == 0 || length > QDB_TRANSFER_CHUNK)
-		r->failed = true;
-	return length;
-}
-
-static void
-get_range(QdbReader *r, QdbTransferRequest *request)
-{
-	request->offset = qdb_get_u64(r);
-	request->length = get_length(r);
-	if (request->offset > (uint64_t) 1 << 62)
-		r->failed = true;
+	return qdb_decode(walk_files_welcome, buf, len, welcome, sizeof(*welcome));
 }
 
 static bool
@@ -279,153 +218,146 @@ qdb_welcome_misfit(const QdbFilesWelcome *theirs, const QdbFilesWelcome *ours, Q
 	return false;
 }
 
-bool
-qdb_transfer_request_encode(const QdbTransferRequest *request, uint8_t *buf, uint32_t *len)
+static void
+walk_relation(QdbWalker *w, QdbRelationName *name)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u8(&w, request->kind);
-	switch (request->kind)
-	{
-		case QDB_TRANSFER_MANIFEST:
-			qdb_put_u8(&w, request->flag ? 1 : 0);
-			qdb_put_u64(&w, request->lsn);
-			break;
-		case QDB_TRANSFER_FILE:
-			qdb_put_u32(&w, request->id);
-			put_range(&w, request);
-			break;
-		case QDB_TRANSFER_READ_MANIFEST:
-			put_range(&w, request);
-			break;
-		case QDB_TRANSFER_RELATION:
-			put_relation(&w, &request->relation);
-			put_range(&w, request);
-			break;
-		case QDB_TRANSFER_BLOCKS:
-			put_relation(&w, &request->relation);
-			qdb_put_u8(&w, (uint8_t) request->nblocks);
-			for (uint32_t i = 0; i < request->nblocks && i < QDB_TRANSFER_MAX_BLOCKS; i++)
-				qdb_put_u32(&w, request->blocks[i]);
-			break;
-		case QDB_TRANSFER_WAL:
-			qdb_put_u32(&w, request->timeline);
-			qdb_put_u64(&w, request->lsn);
-			qdb_put_u32(&w, request->length);
-			break;
-		case QDB_TRANSFER_HISTORY:
-			qdb_put_u32(&w, request->timeline);
-			break;
-		default:
-			break;
-	}
-	return qdb_writer_done(&w, len);
+	qdb_walk_u32(w, &name->tablespace);
+	qdb_walk_u32(w, &name->database);
+	qdb_walk_u32(w, &name->relation);
+	qdb_walk_u8(w, &name->fork);
+	qdb_walk_u32(w, &name->segment);
+	w->bad |= !qdb_relation_name_ok(name);
 }
 
-bool
-qdb_transfer_request_decode(const uint8_t *buf, uint32_t len, QdbTransferRequest *request)
+static void
+walk_length(QdbWalker *w, uint32_t *length)
 {
-	QdbReader	r = {.buf = buf,.size = len};
+	qdb_walk_u32(w, length);
+	w->bad |= *length == 0 || *length > QDB_TRANSFER_CHUNK;
+}
 
-	memset(request, 0, sizeof(*request));
-	request->kind = qdb_get_u8(&r);
+static void
+walk_range(QdbWalker *w, QdbTransferRequest *request)
+{
+	qdb_walk_u64(w, &request->offset);
+	walk_length(w, &request->length);
+	w->bad |= request->offset > (uint64_t) 1 << 62;
+}
+
+static void
+walk_blocks(QdbWalker *w, QdbTransferRequest *request)
+{
+	uint32_t	n;
+
+	walk_relation(w, &request->relation);
+	n = qdb_walk_short_count(w, &request->nblocks, QDB_TRANSFER_MAX_BLOCKS);
+	w->bad |= n == 0 || request->relation.segment != 0;
+	for (uint32_t i = 0; i < n; i++)
+		qdb_walk_u32(w, &request->blocks[i]);
+}
+
+static void
+walk_request(QdbWalker *w, void *fields)
+{
+	QdbTransferRequest *request = fields;
+
+	qdb_walk_u8(w, &request->kind);
 	switch (request->kind)
 	{
 		case QDB_TRANSFER_MANIFEST:
-			request->flag = qdb_get_bool(&r);
-			request->lsn = qdb_get_u64(&r);
+			qdb_walk_bool(w, &request->flag);
+			qdb_walk_u64(w, &request->lsn);
 			break;
 		case QDB_TRANSFER_FILE:
-			request->id = qdb_get_u32(&r);
-			get_range(&r, request);
+			qdb_walk_u32(w, &request->id);
+			walk_range(w, request);
 			break;
 		case QDB_TRANSFER_READ_MANIFEST:
-			get_range(&r, request);
+			walk_range(w, request);
 			break;
 		case QDB_TRANSFER_RELATION:
-			get_relation(&r, &request->relation);
-			get_range(&r, request);
+			walk_relation(w, &request->relation);
+			walk_range(w, request);
 			break;
 		case QDB_TRANSFER_BLOCKS:
-			get_relation(&r, &request->relation);
-			request->nblocks = qdb_get_u8(&r);
-			if (request->nblocks == 0 || request->nblocks > QDB_TRANSFER_MAX_BLOCKS ||
-				request->relation.segment != 0)
-				return false;
-			for (uint32_t i = 0; i < request->nblocks; i++)
-				request->blocks[i] = qdb_get_u32(&r);
+			walk_blocks(w, request);
 			break;
 		case QDB_TRANSFER_WAL:
-			request->timeline = qdb_get_u32(&r);
-			request->lsn = qdb_get_u64(&r);
-			request->length = get_length(&r);
+			qdb_walk_u32(w, &request->timeline);
+			qdb_walk_u64(w, &request->lsn);
+			walk_length(w, &request->length);
 			break;
 		case QDB_TRANSFER_HISTORY:
-			request->timeline = qdb_get_u32(&r);
+			qdb_walk_u32(w, &request->timeline);
 			break;
 		case QDB_TRANSFER_CONTROL:
 		case QDB_TRANSFER_POSITION:
 			break;
 		default:
-			return false;
+			w->bad = true;
+			break;
 	}
-	return qdb_reader_done(&r);
+}
+
+bool
+qdb_transfer_request_encode(const QdbTransferRequest *request, uint8_t *buf, uint32_t *len)
+{
+	return qdb_encode(walk_request, request, buf, len);
+}
+
+bool
+qdb_transfer_request_decode(const uint8_t *buf, uint32_t len, QdbTransferRequest *request)
+{
+	return qdb_decode(walk_request, buf, len, request, sizeof(*request));
+}
+
+static void
+walk_manifest_info(QdbWalker *w, void *fields)
+{
+	QdbManifestInfo *info = fields;
+
+	qdb_walk_u64(w, &info->length);
+	qdb_walk_u64(w, &info->nfiles);
+	qdb_walk_u64(w, &info->bytes);
+	qdb_walk_u32(w, &info->timeline);
+	qdb_walk_u64(w, &info->redo);
+	qdb_walk_u64(w, &info->checkpoint);
+	qdb_walk_bool(w, &info->resumed);
 }
 
 bool
 qdb_manifest_info_encode(const QdbManifestInfo *info, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u64(&w, info->length);
-	qdb_put_u64(&w, info->nfiles);
-	qdb_put_u64(&w, info->bytes);
-	qdb_put_u32(&w, info->timeline);
-	qdb_put_u64(&w, info->redo);
-	qdb_put_u64(&w, info->checkpoint);
-	qdb_put_u8(&w, info->resumed ? 1 : 0);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_manifest_info, info, buf, len);
 }
 
 bool
 qdb_manifest_info_decode(const uint8_t *buf, uint32_t len, QdbManifestInfo *info)
 {
-	QdbReader	r = {.buf = buf,.size = len};
+	return qdb_decode(walk_manifest_info, buf, len, info, sizeof(*info));
+}
 
-	memset(info, 0, sizeof(*info));
-	info->length = qdb_get_u64(&r);
-	info->nfiles = qdb_get_u64(&r);
-	info->bytes = qdb_get_u64(&r);
-	info->timeline = qdb_get_u32(&r);
-	info->redo = qdb_get_u64(&r);
-	info->checkpoint = qdb_get_u64(&r);
-	info->resumed = qdb_get_bool(&r);
-	return qdb_reader_done(&r);
+static void
+walk_source_position(QdbWalker *w, void *fields)
+{
+	QdbSourcePosition *position = fields;
+
+	qdb_walk_u64(w, &position->epoch);
+	qdb_walk_u32(w, &position->timeline);
+	qdb_walk_u64(w, &position->flush);
+	qdb_walk_u64(w, &position->quorum);
 }
 
 bool
 qdb_source_position_encode(const QdbSourcePosition *position, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u64(&w, position->epoch);
-	qdb_put_u32(&w, position->timeline);
-	qdb_put_u64(&w, position->flush);
-	qdb_put_u64(&w, position->quorum);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_source_position, position, buf, len);
 }
 
 bool
 qdb_source_position_decode(const uint8_t *buf, uint32_t len, QdbSourcePosition *position)
 {
-	QdbReader	r = {.buf = buf,.size = len};
-
-	memset(position, 0, sizeof(*position));
-	position->epoch = qdb_get_u64(&r);
-	position->timeline = qdb_get_u32(&r);
-	position->flush = qdb_get_u64(&r);
-	position->quorum = qdb_get_u64(&r);
-	return qdb_reader_done(&r);
+	return qdb_decode(walk_source_position, buf, len, position, sizeof(*position));
 }
 
 void
@@ -451,42 +383,7 @@ qdb_transfer_answer_decode(const uint8_t *buf, uint32_t len, QdbTransferAnswer *
 	return !r.failed && answer->length <= QDB_TRANSFER_CHUNK && answer->status <= QDB_TRANSFER_FAILED;
 }
 
-bool
-qdb_manifest_entry_encode(const QdbManifestEntry *entry, uint8_t *buf, uint32_t *len)
-{
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u8(&w, entry->kind);
-	switch (entry->kind)
-	{
-		case QDB_ENTRY_END:
-			qdb_put_u64(&w, entry->size);
-			break;
-		case QDB_ENTRY_RELATION:
-			put_relation(&w, &entry->relation);
-			qdb_put_u64(&w, entry->size);
-			break;
-		case QDB_ENTRY_FILE:
-			qdb_put_u32(&w, entry->id);
-			qdb_put_u16(&w, entry->mode);
-			qdb_put_u64(&w, entry->size);
-			qdb_put_string(&w, entry->path);
-			break;
-		case QDB_ENTRY_DIRECTORY:
-		case QDB_ENTRY_LOCALE:
-			qdb_put_string(&w, entry->path);
-			break;
-		case QDB_ENTRY_TABLESPACE:
-			qdb_put_u32(&w, entry->id);
-			qdb_put_string(&w, entry->path);
-			break;
-		default:
-			return false;
-	}
-	return qdb_writer_done(&w, len);
-}
-
-/* Is what was read one that may be? */
+/* Is it one that may be? */
 static bool
 entry_ok(const QdbManifestEntry *entry)
 {
@@ -499,46 +396,62 @@ entry_ok(const QdbManifestEntry *entry)
 	return true;
 }
 
-int
-qdb_manifest_entry_decode(const uint8_t *buf, uint32_t len, QdbManifestEntry *entry, uint32_t *used)
+static void
+walk_entry(QdbWalker *w, void *fields)
 {
-	QdbReader	r = {.buf = buf,.size = len};
+	QdbManifestEntry *entry = fields;
 
-	memset(entry, 0, sizeof(*entry));
-	entry->kind = qdb_get_u8(&r);
+	qdb_walk_u8(w, &entry->kind);
 	switch (entry->kind)
 	{
 		case QDB_ENTRY_END:
-			entry->size = qdb_get_u64(&r);
+			qdb_walk_u64(w, &entry->size);
 			break;
 		case QDB_ENTRY_RELATION:
-			get_relation(&r, &entry->relation);
-			entry->size = qdb_get_u64(&r);
+			walk_relation(w, &entry->relation);
+			qdb_walk_u64(w, &entry->size);
 			break;
 		case QDB_ENTRY_FILE:
-			entry->id = qdb_get_u32(&r);
-			entry->mode = qdb_get_u16(&r);
-			entry->size = qdb_get_u64(&r);
-			qdb_get_string(&r, entry->path, sizeof(entry->path));
+			qdb_walk_u32(w, &entry->id);
+			qdb_walk_u16(w, &entry->mode);
+			qdb_walk_u64(w, &entry->size);
+			qdb_walk_text(w, entry->path, sizeof(entry->path));
 			break;
 		case QDB_ENTRY_DIRECTORY:
 		case QDB_ENTRY_LOCALE:
-			qdb_get_string(&r, entry->path, sizeof(entry->path));
+			qdb_walk_text(w, entry->path, sizeof(entry->path));
 			break;
 		case QDB_ENTRY_TABLESPACE:
-			entry->id = qdb_get_u32(&r);
-			qdb_get_string(&r, entry->path, sizeof(entry->path));
+			qdb_walk_u32(w, &entry->id);
+			qdb_walk_text(w, entry->path, sizeof(entry->path));
 			break;
 		default:
-			return len == 0 ? 0 : -1;
+			w->bad = true;
+			break;
 	}
+	w->bad |= !entry_ok(entry);
+}
+
+bool
+qdb_manifest_entry_encode(const QdbManifestEntry *entry, uint8_t *buf, uint32_t *len)
+{
+	return qdb_encode(walk_entry, entry, buf, len);
+}
+
+int
+qdb_manifest_entry_decode(const uint8_t *buf, uint32_t len, QdbManifestEntry *entry, uint32_t *used)
+{
+	QdbWalker	w = {.reader = {.buf = buf,.size = len}};
+
+	memset(entry, 0, sizeof(*entry));
+	walk_entry(&w, entry);
 
 	/*
 	 * What the longest entry needs is there: then a failure is no lack of
 	 * bytes.
 	 */
-	if (r.failed)
+	if (w.reader.failed)
 		return len < QDB_MANIFEST_ENTRY_MAX ? 0 : -1;
-	*used = (uint32_t) r.pos;
-	return entry_ok(entry) ? 1 : -1;
+	*used = (uint32_t) w.reader.pos;
+	return w.bad ? -1 : 1;
 }

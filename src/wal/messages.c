@@ -9,111 +9,89 @@
  */
 #include "wal/messages.h"
 
-#include <string.h>
-
+#include "core/walk.h"
 #include "wal/compress.h"
+
+static void
+walk_hello(QdbWalker *w, void *fields)
+{
+	QdbStreamHello *hello = fields;
+
+	qdb_walk_u32(w, &hello->version);
+	qdb_walk_text(w, hello->cluster_id, sizeof(hello->cluster_id));
+	qdb_walk_u64(w, &hello->member);
+	qdb_walk_u64(w, &hello->incarnation);
+	qdb_walk_u64(w, &hello->boot);
+	qdb_walk_u64(w, &hello->epoch);
+	qdb_walk_u64(w, &hello->membership);
+	qdb_walk_u64(w, &hello->system_identifier);
+	qdb_walk_u32(w, &hello->replay_timeline);
+	qdb_walk_u64(w, &hello->replay_lsn);
+	qdb_walk_u64(w, &hello->wal_end);
+}
 
 bool
 qdb_hello_encode(const QdbStreamHello *hello, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u32(&w, hello->version);
-	qdb_put_string(&w, hello->cluster_id);
-	qdb_put_u64(&w, hello->member);
-	qdb_put_u64(&w, hello->incarnation);
-	qdb_put_u64(&w, hello->boot);
-	qdb_put_u64(&w, hello->epoch);
-	qdb_put_u64(&w, hello->membership);
-	qdb_put_u64(&w, hello->system_identifier);
-	qdb_put_u32(&w, hello->replay_timeline);
-	qdb_put_u64(&w, hello->replay_lsn);
-	qdb_put_u64(&w, hello->wal_end);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_hello, hello, buf, len);
 }
 
 bool
 qdb_hello_decode(const uint8_t *buf, uint32_t len, QdbStreamHello *hello)
 {
-	QdbReader	r = {.buf = buf,.size = len};
+	return qdb_decode(walk_hello, buf, len, hello, sizeof(*hello));
+}
 
-	memset(hello, 0, sizeof(*hello));
-	hello->version = qdb_get_u32(&r);
-	qdb_get_string(&r, hello->cluster_id, sizeof(hello->cluster_id));
-	hello->member = qdb_get_u64(&r);
-	hello->incarnation = qdb_get_u64(&r);
-	hello->boot = qdb_get_u64(&r);
-	hello->epoch = qdb_get_u64(&r);
-	hello->membership = qdb_get_u64(&r);
-	hello->system_identifier = qdb_get_u64(&r);
-	hello->replay_timeline = qdb_get_u32(&r);
-	hello->replay_lsn = qdb_get_u64(&r);
-	hello->wal_end = qdb_get_u64(&r);
-	return qdb_reader_done(&r);
+static void
+walk_welcome(QdbWalker *w, void *fields)
+{
+	QdbStreamWelcome *welcome = fields;
+
+	qdb_walk_u64(w, &welcome->system_identifier);
+	qdb_walk_u64(w, &welcome->epoch);
+	qdb_walk_u32(w, &welcome->timeline);
+	qdb_walk_u64(w, &welcome->flush);
+	qdb_walk_u64(w, &welcome->connection);
 }
 
 bool
 qdb_welcome_encode(const QdbStreamWelcome *welcome, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u64(&w, welcome->system_identifier);
-	qdb_put_u64(&w, welcome->epoch);
-	qdb_put_u32(&w, welcome->timeline);
-	qdb_put_u64(&w, welcome->flush);
-	qdb_put_u64(&w, welcome->connection);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_welcome, welcome, buf, len);
 }
 
 bool
 qdb_welcome_decode(const uint8_t *buf, uint32_t len, QdbStreamWelcome *welcome)
 {
-	QdbReader	r = {.buf = buf,.size = len};
+	return qdb_decode(walk_welcome, buf, len, welcome, sizeof(*welcome));
+}
 
-	memset(welcome, 0, sizeof(*welcome));
-	welcome->system_identifier = qdb_get_u64(&r);
-	welcome->epoch = qdb_get_u64(&r);
-	welcome->timeline = qdb_get_u32(&r);
-	welcome->flush = qdb_get_u64(&r);
-	welcome->connection = qdb_get_u64(&r);
-	return qdb_reader_done(&r);
+static void
+walk_reply(QdbWalker *w, void *fields)
+{
+	QdbStreamReply *reply = fields;
+	uint32_t	n;
+
+	qdb_walk_u64(w, &reply->epoch);
+	qdb_walk_u64(w, &reply->membership);
+	qdb_walk_u64(w, &reply->incarnation);
+	qdb_walk_u64(w, &reply->boot);
+	qdb_walk_u64(w, &reply->connection);
+	n = qdb_walk_count(w, &reply->length, sizeof(reply->raw));
+	w->bad |= n == 0;
+	qdb_walk_bytes(w, reply->raw, n);
 }
 
 bool
 qdb_reply_encode(const QdbStreamReply *reply, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_u64(&w, reply->epoch);
-	qdb_put_u64(&w, reply->membership);
-	qdb_put_u64(&w, reply->incarnation);
-	qdb_put_u64(&w, reply->boot);
-	qdb_put_u64(&w, reply->connection);
-	qdb_put_u32(&w, reply->length);
-	qdb_put_bytes(&w, reply->raw, reply->length);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_reply, reply, buf, len);
 }
 
 bool
 qdb_reply_decode(const uint8_t *buf, uint32_t len, QdbStreamReply *reply)
 {
-	QdbReader	r = {.buf = buf,.size = len};
-	const uint8_t *raw;
-
-	memset(reply, 0, sizeof(*reply));
-	reply->epoch = qdb_get_u64(&r);
-	reply->membership = qdb_get_u64(&r);
-	reply->incarnation = qdb_get_u64(&r);
-	reply->boot = qdb_get_u64(&r);
-	reply->connection = qdb_get_u64(&r);
-	reply->length = qdb_get_u32(&r);
-	if (r.failed || reply->length == 0 || reply->length > sizeof(reply->raw))
-		return false;
-	raw = qdb_get_bytes(&r, reply->length);
-	if (raw == NULL)
-		return false;
-	memcpy(reply->raw, raw, reply->length);
-	return qdb_reader_done(&r);
+	return qdb_decode(walk_reply, buf, len, reply, sizeof(*reply));
 }
 
 bool
@@ -154,27 +132,28 @@ qdb_history_request_decode(const uint8_t *buf, uint32_t len, uint32_t *timeline)
 	return qdb_reader_done(&r);
 }
 
+static void
+walk_history(QdbWalker *w, void *fields)
+{
+	QdbHistoryFile *history = fields;
+	uint32_t	length = history->length;
+
+	qdb_walk_text(w, history->name, sizeof(history->name));
+	qdb_walk_u32(w, &length);
+	qdb_walk_rest(w, &history->content, &history->length);
+	w->bad |= length != history->length;
+}
+
 bool
 qdb_history_encode(const QdbHistoryFile *history, uint8_t *buf, uint32_t *len)
 {
-	QdbWriter	w = {.buf = buf,.size = *len};
-
-	qdb_put_string(&w, history->name);
-	qdb_put_u32(&w, history->length);
-	qdb_put_bytes(&w, history->content, history->length);
-	return qdb_writer_done(&w, len);
+	return qdb_encode(walk_history, history, buf, len);
 }
 
 bool
 qdb_history_decode(const uint8_t *buf, uint32_t len, QdbHistoryFile *history)
 {
-	QdbReader	r = {.buf = buf,.size = len};
-
-	memset(history, 0, sizeof(*history));
-	qdb_get_string(&r, history->name, sizeof(history->name));
-	history->length = qdb_get_u32(&r);
-	history->content = qdb_get_bytes(&r, history->length);
-	return history->content != NULL && qdb_reader_done(&r);
+	return qdb_decode(walk_history, buf, len, history, sizeof(*history));
 }
 
 bool

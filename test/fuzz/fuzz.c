@@ -222,7 +222,7 @@ join(const uint8_t *data, size_t size)
 	length = sizeof(again);
 	if (qdb_join_result_decode(data, (uint32_t) size, &result))
 	{
-		REQUIRE((result.member == 0) == (result.state == NULL));
+		REQUIRE((result.member == 0) == (result.state_length == 0));
 		REQUIRE(qdb_join_result_encode(&result, again, &length));
 		REQUIRE(length == size && memcmp(again, data, size) == 0);
 		if (result.state != NULL)

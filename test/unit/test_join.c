@@ -47,10 +47,14 @@ only_a_member_gets_the_state(void)
 	CHECK(!qdb_join_result_decode(buf, length + 1, &got));
 	result.member = 5;
 	length = sizeof(buf);
-	CHECK(qdb_join_result_encode(&result, buf, &length));
+	CHECK(!qdb_join_result_encode(&result, buf, &length));
 	CHECK(!qdb_join_result_decode(buf, length, &got));
-	buf[length] = 1;
-	CHECK(qdb_join_result_decode(buf, length + 1, &got) && got.state_length == 1 && got.state[0] == 1);
+	result.state = (const uint8_t *) "\1";
+	result.state_length = 1;
+	length = sizeof(buf);
+	CHECK(qdb_join_result_encode(&result, buf, &length));
+	CHECK(qdb_join_result_decode(buf, length, &got) && got.state_length == 1 && got.state[0] == 1);
+	CHECK(!qdb_join_result_decode(buf, length - 1, &got));
 }
 
 static const Test tests[] = {
