@@ -175,6 +175,14 @@ io_send(struct raft_io *raft_io, struct raft_io_send *req,
 	return 0;
 }
 
+/* libraft leaves unset what the entry of a barrier carries, and would have it written to disks. */
+static void
+clear_barrier(const struct raft_entry *entry)
+{
+	if (entry->type == RAFT_BARRIER && entry->buf.base != NULL)
+		memset(entry->buf.base, 0, entry->buf.len);
+}
+
 static int
 io_append(struct raft_io *raft_io, struct raft_io_append *req,
 		  const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
@@ -188,7 +196,7 @@ io_append(struct raft_io *raft_io, struct raft_io_append *req,
 		done->append = req;
 	for (i = 0; i < n && !io->failed; i++)
 	{
-		qdb_wire_clear_barrier(&entries[i]);
+		clear_barrier(&entries[i]);
 		qdb_io_storage_ok(io, qdb_storage_append(io->storage, entries[i].term,
 												 (uint8_t) entries[i].type, entries[i].buf.base,
 												 (uint32_t) entries[i].buf.len));

@@ -24,11 +24,15 @@
 #define ENTRY_SIZE		13
 #define MAX_SERVERS		(2 * QDB_MAX_MEMBERS)
 
-void
-qdb_wire_clear_barrier(const struct raft_entry *entry)
+/* libraft leaves unset what the entry of a barrier carries: 8 bytes of our memory. */
+static void
+put_payload(QdbWriter *w, const struct raft_entry *e)
 {
-	if (entry->type == RAFT_BARRIER && entry->buf.base != NULL)
-		memset(entry->buf.base, 0, entry->buf.len);
+	if (e->type != RAFT_BARRIER)
+		qdb_put_bytes(w, e->buf.base, e->buf.len);
+	else
+		for (size_t i = 0; i < e->buf.len; i++)
+			qdb_put_u8(w, 0);
 }
 
 static void
@@ -44,11 +48,10 @@ put_entries(QdbWriter *w, const struct raft_append_entries *m)
 	{
 		const struct raft_entry *e = &m->entries[i];
 
-		qdb_wire_clear_barrier(e);
 		qdb_put_u64(w, e->term);
 		qdb_put_u8(w, (uint8_t) e->type);
 		qdb_put_u32(w, (uint32_t) e->buf.len);
-		qdb_put_bytes(w, e->buf.base, e->buf.len);
+		put_payload(w, e);
 	}
 }
 

@@ -17,12 +17,6 @@
 #define QDB_RAFT_WIRE_FORMAT	1	/* a message of another one is dropped */
 #define QDB_RAFT_MAX_ENTRIES	1024	/* per message */
 
-/*
- * libraft leaves unset what the entry of a barrier carries, and would have 8 bytes of
- * our memory written to disks and sent to peers.
- */
-extern void qdb_wire_clear_barrier(const struct raft_entry *entry);
-
 /* malloc'd bytes, NULL if out of memory or not encodable. */
 extern uint8_t *qdb_wire_encode(const struct raft_message *message, uint32_t *len);
 
