@@ -109,6 +109,22 @@ result_hint(QdbResult result)
 	}
 }
 
+/*
+ * What helps after a refusal that says nothing of it itself.  One that never became a command has
+ * QDB_BAD_VALUE whatever it is about; only of a command that means a value.
+ */
+static const char *
+refusal_hint(const QdbRequest *request)
+{
+	if (request->hint[0] != '\0')
+		return request->hint;
+	if (request->kind == QDB_REQ_JOIN)
+		return "A token of quantadb_join_token() is good for one use, within its time; the peer must be a voter.";
+	if (request->kind != QDB_REQ_PROPOSE && request->result == QDB_BAD_VALUE)
+		return result_hint(QDB_OK);
+	return result_hint(request->result);
+}
+
 /* Raises the error of a refused request. */
 static void
 raise_refusal(const QdbRequest *request, const char *what)
@@ -119,7 +135,7 @@ raise_refusal(const QdbRequest *request, const char *what)
 			(errcode(request->sqlstate != 0 ? request->sqlstate : result_sqlstate(result)),
 			 errmsg("could not %s", what),
 			 errdetail("%s", request->message[0] != '\0' ? request->message : qdb_result_text(result)),
-			 errhint("%s", request->hint[0] != '\0' ? request->hint : result_hint(result))));
+			 errhint("%s", refusal_hint(request))));
 }
 
 void

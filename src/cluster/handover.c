@@ -260,8 +260,7 @@ take_step(const QdbGrant *grant, const QdbMove *move)
 				return;
 			move_time_us = move->time_us;
 			epoch = grant->epoch;
-			ereport(LOG, (errmsg("[failover] handing the seat over to node %llu",
-								 (unsigned long long) move->target)));
+			ereport(LOG, (errmsg("[failover] handing the seat over to %s", qdb_member_label(move->target))));
 			go_to(STEP_NEAR);
 			break;
 		case STEP_NEAR:

@@ -47,7 +47,8 @@ qdb_make_folder(char *why, size_t why_size)
 	 * Without an identity, what is there belongs to an attempt that failed;
 	 * and what a removed member promised binds nobody.
 	 */
-	(void) rmtree(QDB_RAFT_DIR, true);
+	if (stat(QDB_RAFT_DIR, &st) == 0)
+		(void) rmtree(QDB_RAFT_DIR, true);
 	if (qdb_shared->removed)
 		(void) unlink(QDB_DIR "/promise");
 	if (mkdir(QDB_RAFT_DIR, pg_dir_create_mode) != 0 && errno != EEXIST)

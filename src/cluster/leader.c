@@ -249,6 +249,8 @@ qdb_leader_turn(void)
 		ereport(LOG, (errmsg("[raft] Transitioning to LEADER state")));
 		qdb_co.leader_since_us = qdb_co.now_us;
 	}
+	else if (!leads && qdb_co.was_leader)
+		ereport(LOG, (errmsg("[raft] Transitioning to FOLLOWER state")));
 	qdb_co.was_leader = leads;
 	if (!leads)
 	{

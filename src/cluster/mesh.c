@@ -35,9 +35,11 @@ static QdbStranger strangers[QDB_MAX_STRANGERS];
 static QdbDoor *door = NULL;
 static uint64 next_serial = 1;
 
+/* Tried with each turn, and logged when it fails for another reason than before. */
 bool
 qdb_mesh_start(void)
 {
+	static char logged[QDB_REASON_SIZE] = "";
 	char		why[QDB_REASON_SIZE] = "";
 
 	if (door != NULL)
@@ -45,7 +47,11 @@ qdb_mesh_start(void)
 	door = qdb_door_open(qdb_listen_addresses, qdb_raft_port, QDB_DOOR_STRANGERS, why, sizeof(why));
 	if (door != NULL)
 		return true;
-	ereport(LOG, (errmsg("[raft] could not listen on port %d: %s", qdb_raft_port, why)));
+	if (strcmp(why, logged) != 0)
+		ereport(LOG,
+				(errmsg("[raft] %s", why),
+				 errhint("Is another server running on that port? Set quantadb.raft_port or quantadb.listen_addresses, and restart; it is tried again all the time.")));
+	strlcpy(logged, why, sizeof(logged));
 	return false;
 }
 

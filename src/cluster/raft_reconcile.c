@@ -28,8 +28,11 @@ finish_change(struct raft_change *req, int status)
 	QdbRaft    *r = req->data;
 
 	r->changing = false;
-	qdb_io_log(&r->callbacks, QDB_LOG_LOG, "[raft] configuration change %s",
-			   status == 0 ? "done" : raft_strerror(status));
+	if (status == 0)
+		qdb_io_log(&r->callbacks, QDB_LOG_DEBUG1, "[raft] Raft's servers follow the members");
+	else
+		qdb_io_log(&r->callbacks, QDB_LOG_LOG, "[raft] could not change Raft's servers as the members have changed: %s",
+				   raft_strerror(status));
 }
 
 typedef struct Change

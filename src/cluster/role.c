@@ -108,7 +108,6 @@ stop_primary(const char *reason)
 	if (qdb_co.now_us < next_demote_us || qdb_postmaster_hangs())
 		return;
 	next_demote_us = qdb_co.now_us + DEMOTE_US;
-	ereport(LOG, (errmsg("[failover] Demoting to standby: %s", reason)));
 	qdb_effects.demote(reason);
 }
 
@@ -331,7 +330,7 @@ standing_reason(const QdbMember *self)
 	if (self == NULL)
 		return "it is not in the replicated state yet";
 	if (self->role == QDB_ROLE_LEARNER)
-		return "it is still catching up";
+		return "it is a learner: it gets a vote when it has caught up and the number of voters stays odd";
 	if (self->role != QDB_ROLE_VOTER)
 		return "it is no voter";
 	if (self->priority <= 0)

@@ -64,10 +64,6 @@ promote(const QdbGrant *grant)
 	if (qdb_co.now_us < next_promote_us || qdb_shared->promised != grant->epoch ||
 		!ends_at_fork(grant))
 		return;
-	ereport(LOG, (errmsg("[failover] Promoting to PRIMARY role"),
-				  errdetail("Epoch %llu, timeline %u, fork %X/%X.",
-							(unsigned long long) grant->epoch, grant->timeline,
-							LSN_FORMAT_ARGS((XLogRecPtr) grant->fork))));
 	if (qdb_effects.promote(qdb_co.state, grant, why))
 	{
 		promoting_epoch = grant->epoch;

@@ -134,7 +134,10 @@ qdb_demote(const char *reason)
 
 	if (qdb_worker_shutdown_requested())
 		return;
-	ereport(LOG, (errmsg("[failover] Demoting: %s", reason)));
+	if (RecoveryInProgress())
+		ereport(LOG, (errmsg("[failover] Restarting as a standby: %s", reason)));
+	else
+		ereport(LOG, (errmsg("[failover] Demoting to standby: %s", reason)));
 	if (!qdb_secure_boot())		/* I15 */
 	{
 		ereport(LOG, (errmsg("[failover] not demoted: \"%s\" is not in place", STANDBY_SIGNAL_FILE)));

@@ -183,7 +183,7 @@ qdb_promote(const QdbState *state, const QdbGrant *grant, char *why)
 		snprintf(why, QDB_REASON_SIZE, "the postmaster could not be signaled");
 		return false;
 	}
-	ereport(LOG, (errmsg("[failover] promoting to timeline %u, epoch " UINT64_FORMAT ", from %X/%X of timeline %u",
+	ereport(LOG, (errmsg("[failover] Promoting to PRIMARY role: timeline %u, epoch " UINT64_FORMAT ", from %X/%X of timeline %u",
 						 grant->timeline, grant->epoch,
 						 LSN_FORMAT_ARGS(grant->fork), grant->parent_timeline)));
 	return true;

@@ -306,6 +306,7 @@ qdb_http_follow_keys(bool may_restart)
 bool
 qdb_http_open(MHD_AccessHandlerCallback answer, MHD_RequestCompletedCallback forget)
 {
+	static char logged[256] = "";	/* the last failure */
 	char		why[256] = "";
 
 	handler = answer;
@@ -319,12 +320,17 @@ qdb_http_open(MHD_AccessHandlerCallback answer, MHD_RequestCompletedCallback for
 	door = qdb_door_open(qdb_listen_addresses, qdb_http_port, QDB_DOOR_RAW, why, sizeof(why));
 	if (door == NULL)
 	{
-		ereport(LOG,
-				(errmsg("[http] could not listen on port %d: %s", qdb_http_port, why),
-				 errhint("Is another server running on that port? Set quantadb.http_port or quantadb.listen_addresses; trying again each second.")));
+		if (strcmp(why, logged) != 0)
+			ereport(LOG,
+					(errmsg("[http] %s", why),
+					 errhint("Is another server running on that port? Set quantadb.http_port or quantadb.listen_addresses, and restart; it is tried again each second.")));
+		strlcpy(logged, why, sizeof(logged));
 		qdb_http_close();
 		return false;
 	}
+	if (logged[0] != '\0')
+		ereport(LOG, (errmsg("[http] Listening on port %d", qdb_http_port)));
+	logged[0] = '\0';
 	fds_changed = true;
 	qdb_http_follow_keys(true);
 	return true;

@@ -3,7 +3,7 @@
  * control.c
  *		Calls that change the cluster: same rights and answers as SQL.
  *
- * A bearer token of role "admin" is needed, always.  A call first puts who
+ * A bearer token of role "admin" or a member's certificate is needed, always.  A call first puts who
  * asked for what into the journal, by a commit in Raft, and only then asks the
  * coordinator through the mailbox, as a backend does; the connection sleeps
  * meanwhile.  A connection that is closed takes nothing back: the outcome
@@ -433,7 +433,7 @@ answer_refused(QdbHttpAnswer *answer, const QdbControl *control, const QdbReques
 	qdb_answer_error(answer, status_of(request), psprintf("could not %s", control->what),
 					 request->message[0] != '\0' ? request->message : qdb_result_text(request->result),
 					 request->hint[0] != '\0' ? request->hint :
-					 request->result == QDB_BAD_VALUE ?
+					 request->kind == QDB_REQ_PROPOSE && request->result == QDB_BAD_VALUE ?
 					 SETTINGS_HINT :
 					 "The journal under /cluster/journal shows what the cluster decided lately.");
 }

@@ -56,7 +56,6 @@ typedef struct QdbControl
 	bool		noted;			/* the journal has it */
 	int64		deadline_us;	/* monotonic */
 	const char *what;			/* "promote the node" */
-	bool		settings;		/* answer shows no epoch but settings */
 	QdbRequest	request;		/* what follows the note */
 } QdbControl;
 
@@ -113,9 +112,6 @@ extern const char *qdb_own_state(const QdbStatus *status);
 
 /* The coordinator turns; true where it does. */
 extern bool qdb_coordinator_beats(const QdbStatus *status);
-
-/* Unix time of a journal's or state's microseconds, for people. */
-extern void qdb_put_cluster(StringInfo body, const QdbStatus *status);
 
 /* ---- pgstats.c ---- */
 typedef struct QdbServerStats

@@ -61,8 +61,8 @@ start_listening(void)
 	{
 		if (listen_failed_us == 0)
 			ereport(LOG,
-					(errmsg("[replication] Could not listen on port %d: %s",
-							qdb_replication_port, why)));
+					(errmsg("[replication] %s", why),
+					 errhint("Is another server running on that port? Set quantadb.replication_port or quantadb.listen_addresses, and restart; it is tried again all the time.")));
 		listen_failed_us = now;
 		return;
 	}

@@ -15,7 +15,7 @@ use Time::HiRes qw(time sleep);
 
 # What the log says at the beginning of each step.
 my %steps = (
-	promotion => [ 'reporting for epoch', 'Promoting to PRIMARY', 'promoting to timeline', 'received promote request', 'selected new timeline',
+	promotion => [ 'reporting for epoch', 'Promoting to PRIMARY', 'received promote request', 'selected new timeline',
 		'archive recovery complete', 'Serving epoch', 'is open on timeline' ],
 	demotion => [ 'Demoting to standby', 'terminating any other active', 'all server processes terminated', 'entering standby mode',
 		'consistent recovery state', 'following node' ],

@@ -14,11 +14,11 @@ sub lsn { my ($high, $low) = split(m{/}, $_[0]); return hex($high) * 4294967296 
 my @patterns = (
 	[ boot => qr/\[cluster\] node ".*" is (member \d+, boot \d+)/, 'boot' ],
 	[ report => qr/reporting for epoch (\d+): WAL ends at (\S+) of timeline (\d+), epoch (\d+)/, qw(epoch end timeline last) ],
-	[ promote => qr/promoting to timeline (\d+), epoch (\d+), from (\S+) of timeline (\d+)/, qw(timeline epoch end parent) ],
+	[ promote => qr/Promoting to PRIMARY role: timeline (\d+), epoch (\d+), from (\S+) of timeline (\d+)/, qw(timeline epoch end parent) ],
 	[ serve => qr/Serving epoch (\d+) on timeline (\d+)/, qw(epoch timeline) ],
 	[ open => qr/primary of epoch (\d+) is open on timeline (\d+)/, qw(epoch timeline) ],
 	[ follow => qr/following node ".*" in epoch (\d+)/, 'epoch' ],
-	[ stream => qr/Member \d+ at .*, epoch (\d+), timeline (\d+), from/, qw(epoch served) ]);
+	[ stream => qr/From .* at \S+:\d+, epoch (\d+), timeline (\d+), from/, qw(epoch served) ]);
 
 # Lines of a log => events, oldest first.
 sub read_log

@@ -96,9 +96,9 @@ sub trace
 
 sub boot { return qq{[cluster] node "x" is member 1, boot $_[0]} }
 sub report { return "[failover] reporting for epoch $_[0]: WAL ends at $_[1] of timeline $_[2], epoch $_[3]" }
-sub promote { return "[failover] promoting to timeline $_[0], epoch $_[0], from $_[1] of timeline $_[2]" }
+sub promote { return "[failover] Promoting to PRIMARY role: timeline $_[0], epoch $_[0], from $_[1] of timeline $_[2]" }
 sub opens { return ("[replication] Serving epoch $_[0] on timeline $_[0]", "[failover] primary of epoch $_[0] is open on timeline $_[0]") }
-sub streams { return "Member 2 at x:1, epoch $_[0], timeline $_[0], from 0/1000000." }
+sub streams { return "DETAIL:  From node \"n2\" at x:1, epoch $_[0], timeline $_[0], from 0/1000000." }
 
 my @n1 = (boot(1), report(2, '0/2000', 1, 1), promote(2, '0/2000', 1), opens(2), boot(2), report(3, '0/3000', 2, 2), streams(3));
 my @n2 = (boot(1), report(2, '0/1800', 1, 1), streams(2), report(3, '0/3000', 2, 2), promote(3, '0/3000', 2), opens(3));
@@ -111,7 +111,7 @@ finds(qr/^I1: timeline 2 has epoch 2 and epoch 3/m, 'two epochs of a timeline',
 finds(qr/^I1: epoch 2 has n1 member 1, boot 1 and n1 member 1, boot 2/m, 'a holder that went on after a restart',
 	trace(n1 => [ @n1[ 0 .. 4 ], boot(2), opens(2) ]));
 finds(qr/^I1: n2 streams timeline 4 in epoch 2/m, 'a stream of another timeline',
-	trace(n1 => \@n1, n2 => [ boot(1), report(2, '0/1800', 1, 1), 'Member 1 at x:1, epoch 2, timeline 4, from 0/1000000.' ]));
+	trace(n1 => \@n1, n2 => [ boot(1), report(2, '0/1800', 1, 1), 'DETAIL:  From node "n1" at x:1, epoch 2, timeline 4, from 0/1000000.' ]));
 finds(qr/^I2: n2 has promised epoch 3 and then: stream in epoch 2/m, 'a promise that goes back',
 	trace(n1 => \@n1, n2 => [ @n2[ 0, 1, 3 ], boot(2), streams(2) ]));
 finds(qr/^I6: n1 is promoted in epoch 2 without a report in that boot/m, 'a seat for another boot',

@@ -102,6 +102,9 @@ find_primary() {
 	return 1
 }
 
+# What the primary says of it: that is heard with a heartbeat, later than the node knows it itself.
+seen_as_replica() { [ "$(sql_rw "SELECT state FROM quantadb_nodes WHERE name = 'n$1'")" = replica ]; }
+
 three_voters() {
 	[ "$(sql_rw "SELECT count(*) FROM quantadb_nodes WHERE role = 'voter'")" = 3 ] &&
 		[ "$(sql_rw "SELECT count(*) FROM quantadb_nodes WHERE state = 'replica'")" = 2 ]
@@ -224,7 +227,7 @@ run_demo() {
 
 	say "== What happened (quantadb_journal, UTC; killed at $(date -u -d "@$((at / 1000)).$(printf %03d $((at % 1000)))" +%H:%M:%S.%3N))"
 	sql "$new" "SELECT format('   %s  epoch %s  %-10s %-4s %s', to_char(j.\"time\" AT TIME ZONE 'UTC', 'HH24:MI:SS.MS'),
-		epoch, event, coalesce(node, ''), reason) FROM quantadb_journal j WHERE epoch > $epoch ORDER BY j.\"time\""
+		epoch, event, coalesce(node, ''), reason) FROM quantadb_journal j WHERE epoch > $epoch ORDER BY number"
 	say "   outage: $((first - at)) ms from the kill to the first acknowledged write; n$new is primary"
 
 	total=$(wc -l <acked)
@@ -244,6 +247,7 @@ SQL
 	at=$(now_ms)
 	wait_for 120 "n$old streams again" is_state "$old" replica || die "n$old did not come back"
 	say "   n$old streams from n$new again, $(($(now_ms) - at)) ms after its start, without help"
+	wait_for 30 "n$new hears that" seen_as_replica "$old" || die "n$new does not see n$old as a replica"
 	show_states
 	wait_for 30 "the same on all nodes" same_everywhere || die "the nodes differ"
 	say "   rows in demo_writes on n1, n2, n3: $(rows 1), $(rows 2), $(rows 3)"

@@ -13,7 +13,7 @@ my $log = $c->node($f)->{log};
 
 sub follows { my ($i, $epoch) = @_; return QuantaCluster::slurp($log) =~ /following node "n$i" in epoch $epoch\b/ }
 
-sub cycles { my @all = QuantaCluster::slurp($log) =~ /Demoting: /g; return scalar @all }
+sub cycles { my @all = QuantaCluster::slurp($log) =~ /Restarting as a standby: /g; return scalar @all }
 
 sub stop_streamer
 {

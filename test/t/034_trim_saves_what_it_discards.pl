@@ -39,7 +39,7 @@ for my $signal (qw(TERM CONT))
 my $new;
 $c->wait_for(sub { $new = $c->primary; $new && $new != 1 }, 60, 'a new primary');
 $c->wait_for(sub { $c->write_ok($new) }, 30, "n$new takes writes");
-$c->wait_for(sub { QuantaCluster::slurp($replica->{log}) =~ /Demoting: recovery must forget/ }, 30, 'n4 trims');
+$c->wait_for(sub { QuantaCluster::slurp($replica->{log}) =~ /Restarting as a standby: recovery must forget/ }, 30, 'n4 trims');
 # It ends at once where it would be killed after five seconds.
 $c->signal_children('CONT', 4, 'startup');
 $c->wait_for(sub { $c->state(4) eq 'replica' }, 60, 'n4 streams');

@@ -83,7 +83,7 @@ for (1 .. 5)
 	$c->wait_complete;
 	my $log = QuantaCluster::slurp($c->node($t)->{log});
 	my ($timeline) = $c->sql($t, 'SELECT timeline FROM quantadb_status()');
-	($fork) = $log =~ m{promoting to timeline $timeline, epoch \d+, from (\S+) of};
+	($fork) = $log =~ m{Promoting to PRIMARY role: timeline $timeline, epoch \d+, from (\S+) of};
 	($sent) = $log =~ m{Streaming to node "n$o" from (\S+) on timeline $timeline$}m;
 	# Only where it had all of the old timeline when it was asked: a last record may still come.
 	last if ($sent || '') eq $fork;

@@ -53,13 +53,30 @@ isnt($code, 0, 'a server with data of its own does not join by accident');
 like($err, qr/HINT/, 'and is told what to do');
 is($c->sql(3, 'SELECT count(*) FROM mine'), '0', 'its data is untouched');
 
-# ---- max_wal_senders = 0 on a member ----
+# ---- a token that was used ----
 $c->start(2);
 ($code, $out, $err) = $c->sql_try(2, "SELECT quantadb_join('127.0.0.1:$http', '$token')", timeout => 60);
 $c->wait_for(sub { $c->state(2) eq 'replica' }, 60, 'n2 streams');
+($code, $out, $err) = $c->sql_try(3, "SELECT quantadb_join('127.0.0.1:$http', '$token', discard_local_data => true)", timeout => 60);
+like($err, qr/used or expired.*HINT:.*one use/s, 'a token that was used is refused, and the hint is about tokens');
 $c->stop(2, 'fast');
-QuantaCluster::append_file($conf, "max_wal_senders = 0\n");
+
+# ---- a member whose Raft port somebody else has ----
+$held{raft} = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $c->node(2)->{raft}, Listen => 1, Proto => 'tcp', ReuseAddr => 1)
+  or die "port of n2: $!";
 my $at = log_size(2);
+$c->start(2);
+$c->wait_for(sub { logged_since(2, $at, qr/\[raft\] could not listen on .*\n.*HINT/) }, 60, 'the log names the port');
+$c->sql(2, "SELECT $_") for 1 .. 5;
+my @said = substr(QuantaCluster::slurp($c->node(2)->{log}), $at) =~ /\[raft\] could not listen/g;
+is(scalar(@said), 1, 'a port that stays in use is named once, not with each attempt');
+close $held{raft};
+$c->wait_for(sub { $c->state(2) eq 'replica' }, 60, 'n2 streams when the port is free');
+$c->stop(2, 'fast');
+
+# ---- max_wal_senders = 0 on a member ----
+QuantaCluster::append_file($conf, "max_wal_senders = 0\n");
+$at = log_size(2);
 ok(!$c->pg_ctl(2, '-w', '-t', '60', '-l', $c->node(2)->{log}, 'start'), 'a member with max_wal_senders = 0 does not start');
 ok(logged_since(2, $at, qr/max_wal_senders must not be 0.*\n.*HINT/), 'and says what to change');
 QuantaCluster::append_file($conf, "max_wal_senders = 10\n");
