@@ -95,6 +95,7 @@ static const OwnedSetting owned_settings[] = {
 	{"synchronous_standby_names", QDB_SYNC_STANDBY_NAMES},
 	{"restart_after_crash", "on"},
 	{"wal_log_hints", "on"},
+	{"fsync", "on"},			/* I3: an ack says that it is on the disk */
 	{"full_page_writes", "on"},
 	{"hot_standby", "on"},
 	{"wal_retrieve_retry_interval", "100ms"},

@@ -27,11 +27,18 @@ like($err, qr/HINT/, 'with a hint');
 
 ok(-e $c->node(1)->{data} . '/standby.signal', 'the next boot is a standby');
 my $epoch = $c->sql(1, 'SELECT epoch FROM quantadb_status()');
+for my $setting ('fsync = off', 'full_page_writes = off')
+{
+	($code) = $c->sql_try(1, "ALTER SYSTEM SET $setting");
+	isnt($code, 0, "ALTER SYSTEM refuses $setting");
+	QuantaCluster::append_file($c->node(1)->{data} . '/node.conf', "$setting\n");
+}
 $c->kill_all(1);
 $c->start(1);
 $c->wait_for(sub { $c->state(1) eq 'primary' && $c->write_ok(1) }, 30, 'primary again');
 pass('after kill -9 it wins the seat again');
 cmp_ok($c->sql(1, 'SELECT epoch FROM quantadb_status()'), '>', $epoch, 'in a newer epoch');
 is($c->sql(1, 'SELECT count(*) FROM kept'), '1000', 'with its data');
+is($c->sql(1, "SHOW $_"), 'on', "$_ is on, whatever its configuration says") for qw(fsync full_page_writes);
 
 done_testing();
