@@ -12,12 +12,18 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
+#include "executor/execdesc.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
+#include "tcop/pquery.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "api/hooks.h"
@@ -374,6 +380,38 @@ qdb_sql_last_commit_lsn(PG_FUNCTION_ARGS)
 	PG_RETURN_LSN(GetFlushRecPtr(NULL));
 }
 
+/* Is the client's query this call and nothing else, in a transaction of its own? */
+static bool
+is_whole_query(FunctionCallInfo fcinfo)
+{
+	const PlannedStmt *statement;
+	const Plan *plan;
+
+	if (ActivePortal == NULL || ActivePortal->queryDesc == NULL || IsTransactionBlock())
+		return false;
+	statement = ActivePortal->queryDesc->plannedstmt;
+	plan = statement->planTree;
+	return IsA(plan, Result) && plan->lefttree == NULL && statement->subplans == NIL &&
+		list_length(plan->targetlist) == 1 &&
+		(Node *) linitial_node(TargetEntry, plan->targetlist)->expr == fcinfo->flinfo->fn_expr;
+}
+
+/*
+ * Replay waits for snapshots, so one that nothing is read with any more must not be what
+ * it waits for.  Returns what its xmin was, or invalid.
+ */
+static TransactionId
+give_snapshot_up(FunctionCallInfo fcinfo)
+{
+	TransactionId xmin = MyProc->xmin;
+
+	InvalidateCatalogSnapshot();
+	if (!RecoveryInProgress() || !is_whole_query(fcinfo) || !ThereAreNoPriorRegisteredSnapshots())
+		return InvalidTransactionId;
+	MyProc->xmin = InvalidTransactionId;
+	return xmin;
+}
+
 Datum
 qdb_sql_wait_for_lsn(PG_FUNCTION_ARGS)
 {
@@ -381,5 +419,5 @@ qdb_sql_wait_for_lsn(PG_FUNCTION_ARGS)
 	int64		timeout = qdb_interval_us(PG_GETARG_INTERVAL_P(1));
 
 	qdb_require_loaded();
-	PG_RETURN_BOOL(qdb_wait_for_replay(lsn, Max(timeout, 0)));
+	PG_RETURN_BOOL(qdb_wait_for_replay(lsn, give_snapshot_up(fcinfo), Max(timeout, 0)));
 }

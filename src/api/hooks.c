@@ -20,8 +20,11 @@
 #include "libpq/libpq-be.h"
 #include "miscadmin.h"
 #include "replication/walsender.h"
+#include "storage/proc.h"
+#include "tcop/pquery.h"
 #include "tcop/utility.h"
 #include "utils/guc.h"
+#include "utils/portal.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -109,9 +112,41 @@ refuse_old_snapshot(void)
 			 errhint("Retry the transaction: this node shows the LSN now.")));
 }
 
-static void
-renew_snapshot(QueryDesc *query)
+/*
+ * A query of the client, not one inside of a function or a command: its snapshot is of
+ * use to nobody else, and PortalStart takes what is on top of the stack off it.
+ */
+static bool
+has_own_snapshot(const QueryDesc *query)
 {
+	return ActivePortal != NULL && ActivePortal->status == PORTAL_DEFINED &&
+		ActivePortal->strategy == PORTAL_ONE_SELECT &&
+		query->snapshot != InvalidSnapshot && query->snapshot == GetActiveSnapshot() &&
+		!IsolationUsesXactSnapshot();
+}
+
+/* Before a wait for replay, which waits for snapshots itself.  Returns what its xmin was. */
+static TransactionId
+give_snapshot_back(QueryDesc *query)
+{
+	TransactionId xmin = MyProc->xmin;
+
+	PopActiveSnapshot();
+	UnregisterSnapshot(query->snapshot);
+	query->snapshot = InvalidSnapshot;
+	InvalidateCatalogSnapshot();
+	return xmin;
+}
+
+static void
+renew_snapshot(QueryDesc *query, bool given_back)
+{
+	if (given_back)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		query->snapshot = RegisterSnapshot(GetActiveSnapshot());
+		return;
+	}
 	if (query->snapshot == InvalidSnapshot)
 		return;
 	if (IsolationUsesXactSnapshot() || IsInParallelMode())
@@ -146,7 +181,7 @@ begin_strict_transaction(QdbGate gate)
 	if (gate != QDB_GATE_STANDBY || qdb_read_consistency != QDB_READ_STRICT || strict_snapshot ||
 		!IsTransactionBlock() || !IsolationUsesXactSnapshot() || FirstSnapshotSet)
 		return;
-	quorum = qdb_begin_strict_read();
+	quorum = qdb_begin_strict_read(InvalidTransactionId);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	qdb_finish_strict_read(quorum);
 	PopActiveSnapshot();
@@ -161,15 +196,20 @@ static void
 check_read(QdbGate gate, QueryDesc *query)
 {
 	bool		strict = is_strict_on_standby(gate);
+	bool		asks = strict && depth == 0;
+	XLogRecPtr	wanted = qdb_session_lsn(gate);
 	XLogRecPtr	quorum = InvalidXLogRecPtr;
 
 	qdb_check_lag(gate, query->plannedstmt);
-	if (qdb_wait_for_session(gate))
-		renew_snapshot(query);
-	if (strict && depth == 0)
+	if (asks || wanted != InvalidXLogRecPtr)
 	{
-		quorum = qdb_begin_strict_read();
-		renew_snapshot(query);
+		bool		given_back = has_own_snapshot(query);
+		TransactionId xmin = given_back ? give_snapshot_back(query) : InvalidTransactionId;
+
+		qdb_wait_for_session(wanted, xmin);
+		if (asks)
+			quorum = qdb_begin_strict_read(xmin);
+		renew_snapshot(query, given_back);
 	}
 	if (strict)
 		qdb_finish_strict_read(quorum);
@@ -242,11 +282,25 @@ run_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 }
 
+/* Both wait for a quorum inside of the command, which is a transaction of its own. */
 static bool
-is_commit_prepared(Node *parsetree)
+ends_prepared(Node *parsetree)
 {
 	return IsA(parsetree, TransactionStmt) &&
-		((TransactionStmt *) parsetree)->kind == TRANS_STMT_COMMIT_PREPARED;
+		(((TransactionStmt *) parsetree)->kind == TRANS_STMT_COMMIT_PREPARED ||
+		 ((TransactionStmt *) parsetree)->kind == TRANS_STMT_ROLLBACK_PREPARED);
+}
+
+/* Like give_snapshot_back, for a command of the client that has read nothing yet. */
+static TransactionId
+give_portal_snapshot_back(void)
+{
+	TransactionId xmin = MyProc->xmin;
+
+	PopActiveSnapshot();
+	ActivePortal->portalSnapshot = NULL;
+	InvalidateCatalogSnapshot();
+	return xmin;
 }
 
 /*
@@ -254,26 +308,39 @@ is_commit_prepared(Node *parsetree)
  * a new snapshot was pushed, which the caller pops.
  */
 static bool
-begin_copy(QdbGate gate)
+begin_copy(QdbGate gate, ProcessUtilityContext context)
 {
 	bool		strict = is_strict_on_standby(gate);
-	bool		renewed = qdb_wait_for_session(gate) || strict;
+	XLogRecPtr	wanted = qdb_session_lsn(gate);
+	bool		renewed = strict || wanted != InvalidXLogRecPtr;
+	bool		given_back = false;
 	XLogRecPtr	quorum = InvalidXLogRecPtr;
 
 	qdb_check_lag(gate, NULL);
-	if (strict)
-		quorum = qdb_begin_strict_read();
 	if (renewed)
 	{
+		TransactionId xmin = InvalidTransactionId;
+
+		given_back = context == PROCESS_UTILITY_TOPLEVEL && ActivePortal != NULL &&
+			ActivePortal->portalSnapshot != NULL && ActivePortal->portalSnapshot == GetActiveSnapshot() &&
+			!IsolationUsesXactSnapshot();
+		if (given_back)
+			xmin = give_portal_snapshot_back();
+		qdb_wait_for_session(wanted, xmin);
+		if (strict)
+			quorum = qdb_begin_strict_read(xmin);
 		if (IsolationUsesXactSnapshot())
 			refuse_old_snapshot();
-		PushActiveSnapshot(GetTransactionSnapshot());
+		if (given_back)
+			EnsurePortalSnapshotExists();
+		else
+			PushActiveSnapshot(GetTransactionSnapshot());
 	}
 	if (strict)
 		qdb_finish_strict_read(quorum);
 	qdb_check_strict(gate);
 	qdb_check_postmaster();
-	return renewed;
+	return renewed && !given_back;
 }
 
 static void
@@ -283,18 +350,20 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 {
 	Node	   *parsetree = pstmt->utilityStmt;
 	QdbGate		gate = qdb_check_gate();
-	bool		commits = gate != QDB_GATE_INERT && is_commit_prepared(parsetree);
 	bool		renewed = false;
 	MemoryContext old_context = CurrentMemoryContext;
 
 	qdb_check_utility(gate, parsetree);
 	if (gate != QDB_GATE_INERT && IsA(parsetree, CopyStmt))
-		renewed = begin_copy(gate);
+		renewed = begin_copy(gate, context);
 
 	PG_TRY();
 	{
-		/* An error out of here aborts, and the abort callback releases. */
-		if (commits)
+		/*
+		 * The end of the transaction releases: what is remembered until then
+		 * does not make an error of what has been done.
+		 */
+		if (gate != QDB_GATE_INERT && ends_prepared(parsetree))
 			qdb_hold_signals();
 		run_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 	}
@@ -305,8 +374,6 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	if (commits)
-		qdb_release_signals();
 	if (renewed)
 		PopActiveSnapshot();
 	if (gate == QDB_GATE_STANDBY && (IsA(parsetree, TransactionStmt) || IsA(parsetree, VariableSetStmt)))

@@ -2,6 +2,7 @@
 #ifndef QDB_HOOKS_H
 #define QDB_HOOKS_H
 
+#include "access/xlogdefs.h"
 #include "nodes/plannodes.h"
 #include "utils/snapshot.h"
 
@@ -27,17 +28,26 @@ extern void qdb_refuse_write(void) pg_attribute_noreturn();
 extern void qdb_refuse_closed(void) pg_attribute_noreturn();
 
 /* reads.c */
-extern bool qdb_wait_for_session(QdbGate gate);
+extern XLogRecPtr qdb_session_lsn(QdbGate gate);
+extern void qdb_wait_for_session(XLogRecPtr lsn, TransactionId xmin);
 extern void qdb_check_strict(QdbGate gate);
 extern void qdb_check_lag(QdbGate gate, const PlannedStmt *plan);
 
 /* When a wait of a read that begins now ends; monotonic us. */
 extern int64 qdb_read_deadline(void);
 extern void qdb_check_postmaster(void);
-extern bool qdb_wait_for_replay(XLogRecPtr lsn, int64 timeout_us);
+
+/* Replay was there before any snapshot that is taken from now on. */
+extern void qdb_note_replay(XLogRecPtr lsn);
+
+/*
+ * replay.c: xmin is that of the snapshot which the transaction has given back to wait, or
+ * invalid.
+ */
+extern bool qdb_wait_for_replay(XLogRecPtr lsn, TransactionId xmin, int64 timeout_us);
 
 /* strict.c: on a replica */
-extern XLogRecPtr qdb_begin_strict_read(void);
+extern XLogRecPtr qdb_begin_strict_read(TransactionId xmin);
 extern void qdb_finish_strict_read(XLogRecPtr known);
 
 #endif							/* QDB_HOOKS_H */

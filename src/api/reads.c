@@ -5,7 +5,7 @@
  *
  * A session read shows at least quantadb.min_lsn.  The snapshot of a query is
  * taken before its ExecutorStart, so a wait there comes too late for it: the
- * caller takes a new one when qdb_wait_for_session says that it must.
+ * caller takes a new one when qdb_session_lsn says that it has to wait.
  *
  * A strict read on the primary checks the lease after its snapshot: what the
  * snapshot shows was then committed on a quorum, and no later primary can have
@@ -31,84 +31,60 @@
 #include "api/hooks.h"
 #include "base/status.h"
 
-#define MIN_POLL_MS		1
-#define MAX_POLL_MS		10
-
 /*
  * Replay position seen before any snapshot that is taken from now on.  Replay
  * never goes back in the life of a backend.
  */
 static XLogRecPtr seen_replay = InvalidXLogRecPtr;
 
-/*
- * Waits until this node shows the LSN; false when the time is over (< 0: no
- * limit but statement_timeout).  A primary shows all that it has.
- */
-bool
-qdb_wait_for_replay(XLogRecPtr lsn, int64 timeout_us)
+void
+qdb_note_replay(XLogRecPtr lsn)
 {
-	int64		deadline = timeout_us < 0 ? PG_INT64_MAX : qdb_now_us() + timeout_us;
-	int			poll_ms = MIN_POLL_MS;
-
-	for (;;)
-	{
-		bool		recovery = RecoveryInProgress();
-		XLogRecPtr	shown = recovery ? GetXLogReplayRecPtr(NULL) : GetXLogInsertRecPtr();
-
-		if (shown >= lsn)
-		{
-			if (recovery)
-				seen_replay = shown;
-			return true;
-		}
-		if (qdb_now_us() >= deadline)
-			return false;
-		CHECK_FOR_INTERRUPTS();
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 poll_ms, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		poll_ms = Min(poll_ms * 2, MAX_POLL_MS);
-	}
+	seen_replay = lsn;
 }
 
 /*
- * Keeps the promise of session reads.  True: the caller's snapshot may be too
- * old and must be taken anew.
+ * What a session read that begins now has to wait for; its snapshot must then be taken
+ * anew.  Invalid: nothing.
  */
-bool
-qdb_wait_for_session(QdbGate gate)
+XLogRecPtr
+qdb_session_lsn(QdbGate gate)
 {
 	XLogRecPtr	lsn;
 	bool		bad = false;
 
 	if (gate == QDB_GATE_INERT || qdb_read_consistency != QDB_READ_SESSION ||
 		qdb_min_lsn == NULL || qdb_min_lsn[0] == '\0' || strcmp(qdb_min_lsn, "none") == 0)
-		return false;
+		return InvalidXLogRecPtr;
 	lsn = pg_lsn_in_internal(qdb_min_lsn, &bad);
 	if (bad)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid value for \"%s\": \"%s\"", "quantadb.min_lsn", qdb_min_lsn),
 				 errhint("Use what quantadb_last_commit_lsn() returned on the primary.")));
-	if (gate != QDB_GATE_STANDBY)
-	{
-		if (lsn > GetXLogInsertRecPtr())
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("\"%s\" %s is past the end of the primary's WAL", "quantadb.min_lsn", qdb_min_lsn),
-					 errhint("It is of another cluster, or of writes that were never acknowledged.")));
-		return false;
-	}
-	if (seen_replay >= lsn)
-		return false;
-	if (!qdb_wait_for_replay(lsn, qdb_read_timeout_ms == 0 ? -1 : qdb_read_timeout_ms * INT64CONST(1000)))
+	if (gate == QDB_GATE_STANDBY)
+		return seen_replay >= lsn ? InvalidXLogRecPtr : lsn;
+	if (lsn > GetXLogInsertRecPtr())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this node does not show \"%s\" %s yet", "quantadb.min_lsn", qdb_min_lsn),
-				 errdetail("It has waited for %d ms and shows %X/%X.", qdb_read_timeout_ms,
-						   LSN_FORMAT_ARGS(GetXLogReplayRecPtr(NULL))),
-				 errhint("Try again, raise quantadb.read_timeout, or read elsewhere. %s", qdb_primary_hint())));
-	return true;
+				 errmsg("\"%s\" %s is past the end of the primary's WAL", "quantadb.min_lsn", qdb_min_lsn),
+				 errhint("It is of another cluster, or of writes that were never acknowledged.")));
+	return InvalidXLogRecPtr;
+}
+
+/* xmin as for qdb_wait_for_replay. */
+void
+qdb_wait_for_session(XLogRecPtr lsn, TransactionId xmin)
+{
+	if (lsn == InvalidXLogRecPtr ||
+		qdb_wait_for_replay(lsn, xmin, qdb_read_timeout_ms == 0 ? -1 : qdb_read_timeout_ms * INT64CONST(1000)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("this node does not show \"%s\" %s yet", "quantadb.min_lsn", qdb_min_lsn),
+			 errdetail("It has waited for %d ms and shows %X/%X.", qdb_read_timeout_ms,
+					   LSN_FORMAT_ARGS(GetXLogReplayRecPtr(NULL))),
+			 errhint("Try again, raise quantadb.read_timeout, or read elsewhere. %s", qdb_primary_hint())));
 }
 
 int64

@@ -88,10 +88,10 @@ pause_asking(void)
 
 /*
  * Steps 1 and 2; the caller takes a new snapshot then.  Returns q: a quorum
- * LSN of the followed epoch.
+ * LSN of the followed epoch.  xmin as for qdb_wait_for_replay.
  */
 XLogRecPtr
-qdb_begin_strict_read(void)
+qdb_begin_strict_read(TransactionId xmin)
 {
 	int64		deadline = qdb_read_deadline();
 	XLogRecPtr	lsn;
@@ -104,7 +104,7 @@ qdb_begin_strict_read(void)
 			fail_strict("The primary did not say, under a live lease, how far its quorum is.");
 		pause_asking();
 	}
-	if (!qdb_wait_for_replay(lsn, Max(deadline - qdb_now_us(), 0)))
+	if (!qdb_wait_for_replay(lsn, xmin, Max(deadline - qdb_now_us(), 0)))
 		fail_strict("This node has not replayed what the quorum has.");
 	if (followed_epoch() == 0)
 		fail_strict("A failover has begun.");
@@ -116,7 +116,7 @@ void
 qdb_finish_strict_read(XLogRecPtr known)
 {
 	int64		deadline = qdb_read_deadline();
-	XLogRecPtr	shown = GetXLogReplayRecPtr(NULL);
+	XLogRecPtr	shown = GetCurrentReplayRecPtr(NULL);
 	XLogRecPtr	lsn;
 
 	if (shown <= known)

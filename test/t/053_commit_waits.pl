@@ -11,6 +11,7 @@ my $p = $c->primary;
 my @others = grep { $_ != $p } $c->all;
 $c->sql($p, 'CREATE TABLE t (x text); CREATE TABLE u (x text)');
 $c->sql($p, "BEGIN; INSERT INTO t VALUES ('prepared'); PREPARE TRANSACTION 'before'");
+$c->sql($p, "BEGIN; INSERT INTO t VALUES ('taken back'); PREPARE TRANSACTION 'unwanted'");
 $c->wait_replayed($_, $p) for @others;
 
 my @stopped;
@@ -39,10 +40,11 @@ my %sent = (
 	timeout => ["SET statement_timeout = '300ms'", "INSERT INTO t VALUES ('timeout')"],
 	apply => ['SET synchronous_commit = remote_apply', "INSERT INTO t VALUES ('apply')"],
 	prepare => ['BEGIN', "INSERT INTO u VALUES ('prepare')", "PREPARE TRANSACTION 'new'"],
-	commit => ["COMMIT PREPARED 'before'"]);
+	commit => ["SET statement_timeout = '300ms'", "COMMIT PREPARED 'before'"],
+	rollback => ["SET statement_timeout = '300ms'", "ROLLBACK PREPARED 'unwanted'"]);
 stop_acks();
 my %job = map { $_ => launch("SET application_name = '$_'", @{$sent{$_}}) } keys %sent;
-$c->wait_for(sub { waiting() == 6 }, 30, 'six commits wait');
+$c->wait_for(sub { waiting() == 7 }, 30, 'seven ends of transactions wait');
 my $storm = "SELECT %s(pid) FROM pg_stat_activity WHERE application_name = '%s'";
 for (1 .. 20)
 {
@@ -51,7 +53,7 @@ for (1 .. 20)
 $c->sql($p, sprintf($storm, 'pg_terminate_backend', $_)) for qw(terminate apply);
 my $until = time + 2;
 $c->wait_for(sub { time > $until }, 10, 'time for them to be wrong');
-is(waiting(), '6', 'all of them still wait');
+is(waiting(), '7', 'all of them still wait');
 is($c->sql($p, 'SELECT count(*) FROM t'), '0', 'none of them is visible');
 $_->{run}->pump_nb for values %job;
 is(join('', map { $_->{out} } values %job), '', 'none was told that it is done');
@@ -61,6 +63,7 @@ $c->wait_for(sub { waiting() == 0 }, 30, 'nobody waits');
 is($c->sql($p, "SELECT count(*) FROM t WHERE x IN ('cancel', 'terminate', 'timeout', 'apply', 'prepared')"), '5',
 	'with acks all commits are there');
 is($c->sql($p, "SELECT gid FROM pg_prepared_xacts"), 'new', 'so is the prepared one');
+ok($ok{$_}, "the session of the prepared $_ was told so, not of its timeout") for qw(commit rollback);
 ok(!$ok{terminate}, 'the terminated session ended after its commit');
 like($job{terminate}{err}, qr/57P01|terminating|closed/, 'and says so');
 $c->sql($p, "ROLLBACK PREPARED 'new'");
