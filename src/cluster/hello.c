@@ -106,3 +106,30 @@ qdb_says_removed(const QdbPeer *peer, const QdbFrame *frame)
 							  peer->member, member != NULL ? member->incarnation : peer->incarnation,
 							  member != NULL ? member->name : "") == NULL;
 }
+
+/*
+ * Who knows the cluster and is refused should be seen, but not at each attempt:
+ * once a minute, or when the reason is another one.  Anybody else is noise.
+ */
+void
+qdb_log_refusal(const QdbHello *hello, const QdbChannel *channel, const char *why, bool quietly)
+{
+	static struct
+	{
+		uint64		member;
+		const char *why;
+		int64		at_us;
+	}			last[16];
+	int			i = hello->member % lengthof(last);
+	bool		known = hello->member != 0 && (qdb_plaintext() || qdb_channel_peer(channel) != NULL);
+
+	if (!known || quietly || (last[i].member == hello->member && last[i].why == why && qdb_co.now_us - last[i].at_us < 60000000))
+	{
+		ereport(DEBUG1, (errmsg_internal("[raft] refused a connection: %s", why)));
+		return;
+	}
+	last[i].member = hello->member;
+	last[i].why = why;
+	last[i].at_us = qdb_co.now_us;
+	ereport(LOG, (errmsg("[cluster] Refused node %s: %s", hello->name, why)));
+}

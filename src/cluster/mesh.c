@@ -206,33 +206,6 @@ note_boot(QdbPeer *peer, const QdbHello *hello)
 
 static const char *const already_here = "another connection of it is alive";
 
-/*
- * Who knows the cluster and is refused should be seen, but not at each attempt:
- * once a minute, or when the reason is another one.  Anybody else is noise.
- */
-static void
-report_refusal(const QdbHello *hello, const QdbChannel *channel, const char *why)
-{
-	static struct
-	{
-		uint64		member;
-		const char *why;
-		int64		at_us;
-	}			last[16];
-	int			i = hello->member % lengthof(last);
-	bool		known = hello->member != 0 && (qdb_plaintext() || qdb_channel_peer(channel) != NULL);
-
-	if (!known || why == already_here || (last[i].member == hello->member && last[i].why == why && qdb_co.now_us - last[i].at_us < 60000000))
-	{
-		ereport(DEBUG1, (errmsg_internal("[raft] refused a connection: %s", why)));
-		return;
-	}
-	last[i].member = hello->member;
-	last[i].why = why;
-	last[i].at_us = qdb_co.now_us;
-	ereport(LOG, (errmsg("[cluster] Refused node %s: %s", hello->name, why)));
-}
-
 /* A stranger's HELLO: it becomes the incoming channel of its peer, or is refused. */
 static void
 admit_peer(QdbStranger *stranger, const QdbFrame *frame)
@@ -254,7 +227,7 @@ admit_peer(QdbStranger *stranger, const QdbFrame *frame)
 	}
 	if (why != NULL)
 	{
-		report_refusal(&hello, stranger->channel, why);
+		qdb_log_refusal(&hello, stranger->channel, why, why == already_here);
 		/* It closes the connection when it has read that. */
 		stranger->dismissed = qdb_was_removed(&hello) && qdb_send_removed(stranger->channel, &hello);
 		if (!stranger->dismissed)
