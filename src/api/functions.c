@@ -243,7 +243,7 @@ qdb_sql_promote(PG_FUNCTION_ARGS)
 	request->kind = QDB_REQ_PROMOTE;
 	if (!PG_ARGISNULL(0))
 	{
-		copy_argument(request->text, QDB_NAME_SIZE, text_to_cstring(PG_GETARG_TEXT_PP(0)), "node");
+		copy_argument(request->text, QDB_NAME_SIZE, qdb_utf8_argument(PG_GETARG_TEXT_PP(0)), "node");
 		/* For the request it would be this node. */
 		if (request->text[0] == '\0')
 			ereport(ERROR,
@@ -269,7 +269,7 @@ run_wish(QdbRequestKind kind, const struct varlena *name, int role, const char *
 
 	request->kind = kind;
 	request->number = role;
-	copy_argument(request->text, QDB_NAME_SIZE, text_to_cstring(name), "node");
+	copy_argument(request->text, QDB_NAME_SIZE, qdb_utf8_argument(name), "node");
 	qdb_run_request(request, WISH_TIMEOUT_MS, what);
 	if (request->message[0] != '\0')
 		ereport(WARNING,
@@ -301,7 +301,7 @@ qdb_sql_remove(PG_FUNCTION_ARGS)
 Datum
 qdb_sql_recover(PG_FUNCTION_ARGS)
 {
-	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *name = qdb_utf8_argument(PG_GETARG_TEXT_PP(0));
 	QdbRequest *request = palloc0(sizeof(QdbRequest));
 	char	   *loss;
 
@@ -362,7 +362,7 @@ Datum
 qdb_sql_set(PG_FUNCTION_ARGS)
 {
 	qdb_require_member();
-	set_cluster(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	set_cluster(qdb_utf8_argument(PG_GETARG_TEXT_PP(0)), qdb_utf8_argument(PG_GETARG_TEXT_PP(1)));
 	PG_RETURN_VOID();
 }
 

@@ -40,7 +40,7 @@ qdb_sql_lost_writes(PG_FUNCTION_ARGS)
 		values[7] = TimestampTzGetDatum(entry->first_commit);
 		values[8] = TimestampTzGetDatum(entry->last_commit);
 		nulls[7] = nulls[8] = entry->transactions == 0;
-		values[9] = CStringGetTextDatum(entry->relations);
+		values[9] = qdb_text_datum(entry->relations);
 		values[10] = Int64GetDatum(entry->saved_bytes);
 		values[11] = CStringGetTextDatum(psprintf("%s/" UINT64_FORMAT, QDB_LOST_DIR, entry->number));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);

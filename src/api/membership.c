@@ -187,7 +187,7 @@ request_init(QdbRequest *request)
 Datum
 qdb_sql_init(PG_FUNCTION_ARGS)
 {
-	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *name = qdb_utf8_argument(PG_GETARG_TEXT_PP(0));
 	QdbRequest *request = palloc0(sizeof(QdbRequest));
 	QdbState   *state;
 

@@ -31,13 +31,13 @@ put_text(Datum *values, bool *nulls, int i, const char *text)
 	nulls[i] = text == NULL || text[0] == '\0';
 
 	if (!nulls[i])
-		values[i] = CStringGetTextDatum(text);
+		values[i] = qdb_text_datum(text);
 }
 
 Datum
 qdb_sql_rehearse(PG_FUNCTION_ARGS)
 {
-	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *name = qdb_utf8_argument(PG_GETARG_TEXT_PP(0));
 	Datum		values[NCOLUMNS] = {0};
 	bool		nulls[NCOLUMNS] = {0};
 	TupleDesc	desc;

@@ -17,6 +17,15 @@ extern void qdb_run_request(QdbRequest *request, int timeout_ms, const char *wha
 /* Commits a command in Raft; error unless it was done. */
 extern void qdb_run_command(QdbCommand *command, const char *what);
 
+/* ---- text.c ---- */
+
+/* For the state, which is UTF-8; error where the text is not valid in the database's encoding. */
+extern char *qdb_utf8(const char *text);
+extern char *qdb_utf8_argument(const struct varlena *value);
+
+/* A text of the state as a value of this database; never an error. */
+extern Datum qdb_text_datum(const char *utf8);
+
 /* Months count as 30 days. */
 extern int64 qdb_interval_us(const Interval *interval);
 

@@ -12,6 +12,7 @@
 
 #include "fmgr.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -52,6 +53,7 @@ role_argument(const char *text)
 Datum
 qdb_sql_api_token(PG_FUNCTION_ARGS)
 {
+	char	   *creator;
 	QdbCommand	command = {.type = QDB_CMD_API_TOKEN_ADD};
 	QdbApiToken *stored = &command.api_token;
 	int64		ttl = qdb_interval_us(PG_GETARG_INTERVAL_P(1));
@@ -71,7 +73,9 @@ qdb_sql_api_token(PG_FUNCTION_ARGS)
 				 errmsg("could not make random numbers")));
 	stored->id = token.id;
 	stored->expires_us = qdb_unix_us() + ttl;
-	strlcpy(stored->creator, GetUserNameFromId(GetUserId(), false), sizeof(stored->creator));
+	creator = qdb_utf8(GetUserNameFromId(GetUserId(), false));
+	strlcpy(stored->creator, creator,
+			pg_encoding_mbcliplen(PG_UTF8, creator, strlen(creator), sizeof(stored->creator) - 1) + 1);
 	qdb_run_command(&command, "create an HTTP token");
 	qdb_token_format(&token, shown);
 	PG_RETURN_TEXT_P(cstring_to_text(shown));
@@ -127,7 +131,7 @@ qdb_sql_api_tokens(PG_FUNCTION_ARGS)
 			continue;
 		values[0] = CStringGetTextDatum(psprintf("%016llx", (unsigned long long) token->id));
 		values[1] = CStringGetTextDatum(role_text(token->role));
-		values[2] = CStringGetTextDatum(token->creator);
+		values[2] = qdb_text_datum(token->creator);
 		values[3] = unix_timestamp(token->created_us);
 		values[4] = unix_timestamp(token->expires_us);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);

@@ -52,7 +52,7 @@ add_text(Row *row, const char *value)
 {
 	bool		null = (value == NULL || value[0] == '\0');
 
-	add_datum(row, null ? (Datum) 0 : CStringGetTextDatum(value), null);
+	add_datum(row, null ? (Datum) 0 : qdb_text_datum(value), null);
 }
 
 static void

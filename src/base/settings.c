@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "replication/slot.h"
 #include "replication/walsender.h"
@@ -108,13 +109,16 @@ static const OwnedSetting owned_settings[] = {
 static bool
 check_node_name(char **newval, void **extra, GucSource source)
 {
-	if (strlen(*newval) >= QDB_NAME_SIZE || strpbrk(*newval, "\n\r\t\"/") != NULL)
-	{
-		GUC_check_errdetail("A node name has at most %d bytes and no quotes, slashes or control characters.",
+	const char *name = *newval;
+	bool		good = strlen(name) < QDB_NAME_SIZE && strpbrk(name, "\"/") == NULL &&
+	pg_encoding_verifymbstr(PG_UTF8, name, strlen(name)) == strlen(name);
+
+	for (; good && *name != '\0'; name++)
+		good = (unsigned char) *name >= ' ' && *name != 0x7f;
+	if (!good)
+		GUC_check_errdetail("A node name has at most %d bytes of UTF-8 and no quotes, slashes or control characters.",
 							QDB_NAME_SIZE - 1);
-		return false;
-	}
-	return true;
+	return good;
 }
 
 static bool

@@ -213,17 +213,41 @@ decode(void *arg, struct MHD_Connection *connection, char *text)
 	return length;
 }
 
+/* What HTTP and HTTPS have in common; more is what one of them has besides. */
 static struct MHD_Daemon *
-start_plain(void)
+start_daemon(unsigned int flags, struct MHD_OptionItem *more)
 {
-	return MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, note_request, NULL,
+	return MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | flags, 0, NULL, NULL, note_request, NULL,
 							MHD_OPTION_CONNECTION_LIMIT, (unsigned int) MAX_CONNECTIONS,
 							MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int) IDLE_SECONDS,
 							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
 							MHD_OPTION_NOTIFY_CONNECTION, note_connection, NULL,
 							MHD_OPTION_NOTIFY_COMPLETED, completed, NULL,
 							MHD_OPTION_UNESCAPE_CALLBACK, decode, NULL,
+							MHD_OPTION_ARRAY, more,
 							MHD_OPTION_END);
+}
+
+static struct MHD_Daemon *
+start_plain(void)
+{
+	struct MHD_OptionItem more[] = {{MHD_OPTION_END, 0, NULL}};
+
+	return start_daemon(0, more);
+}
+
+static struct MHD_Daemon *
+start_secure(void)
+{
+	struct MHD_OptionItem more[] = {
+		{MHD_OPTION_HTTPS_MEM_CERT, 0, cert_pem},
+		{MHD_OPTION_HTTPS_MEM_KEY, 0, key_pem},
+		{MHD_OPTION_HTTPS_MEM_TRUST, 0, ca_pem},
+		{MHD_OPTION_HTTPS_PRIORITIES, 0, TLS_PRIORITIES},
+		{MHD_OPTION_END, 0, NULL}
+	};
+
+	return start_daemon(MHD_USE_TLS, more);
 }
 
 /* Certificates as they are in the file; false: not there. */
@@ -286,18 +310,7 @@ qdb_http_follow_keys(bool may_restart)
 	if (secure != NULL)
 		MHD_stop_daemon(secure);
 	renew_ticket_key();
-	secure = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_TLS, 0, NULL, NULL, note_request, NULL,
-							  MHD_OPTION_HTTPS_MEM_CERT, cert_pem,
-							  MHD_OPTION_HTTPS_MEM_KEY, key_pem,
-							  MHD_OPTION_HTTPS_MEM_TRUST, ca_pem,
-							  MHD_OPTION_HTTPS_PRIORITIES, TLS_PRIORITIES,
-							  MHD_OPTION_CONNECTION_LIMIT, (unsigned int) MAX_CONNECTIONS,
-							  MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int) IDLE_SECONDS,
-							  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
-							  MHD_OPTION_NOTIFY_CONNECTION, note_connection, NULL,
-							  MHD_OPTION_NOTIFY_COMPLETED, completed, NULL,
-							  MHD_OPTION_UNESCAPE_CALLBACK, decode, NULL,
-							  MHD_OPTION_END);
+	secure = start_secure();
 	fds_changed = true;
 	if (secure == NULL)
 		ereport(LOG, (errmsg("[http] could not start HTTPS with this node's certificate")));
@@ -350,18 +363,20 @@ qdb_http_close(void)
 	fds_changed = true;
 }
 
-/* Says why, as far as one write goes. */
+/* Plain HTTP from another host: says why not, as far as one write goes. */
 static void
-turn_away(int fd, const char *status, const char *error)
+turn_away(int fd)
 {
 	char		answer[512];
 	char		body[256];
 	int			length;
 
-	length = snprintf(body, sizeof(body), "{\"error\": \"%s\"}\n", error);
+	length = snprintf(body, sizeof(body), "{\"error\": \"HTTP in the clear is answered on loopback addresses only\", \"hint\": \"%s\"}\n",
+					  secure != NULL ? "Use https, or set quantadb.http_tls to off." :
+					  "https is answered when this server is a member of a cluster.");
 	length = snprintf(answer, sizeof(answer),
-					  "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
-					  status, length, body);
+					  "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+					  length, body);
 	(void) send(fd, answer, length, MSG_NOSIGNAL | MSG_DONTWAIT);
 	(void) shutdown(fd, SHUT_WR);
 	close(fd);
@@ -384,7 +399,7 @@ hand_over(int fd, const struct sockaddr_storage *address, socklen_t length)
 	else if (tls)
 		(void) MHD_add_connection(secure, fd, (const struct sockaddr *) address, length);
 	else if (qdb_http_tls && !qdb_is_loopback((const struct sockaddr *) address))
-		turn_away(fd, "403 Forbidden", "this port answers other hosts over HTTPS only (quantadb.http_tls)");
+		turn_away(fd);
 	else
 		(void) MHD_add_connection(plain, fd, (const struct sockaddr *) address, length);
 }

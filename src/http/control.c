@@ -406,6 +406,30 @@ status_of(const QdbRequest *request)
 	}
 }
 
+/* Where a new server asks for its certificate, which only voters issue: here, or at one that is heard. */
+static char *
+join_address(void)
+{
+	const QdbStatus *status = qdb_collect_status();
+	const QdbMember *voter = NULL;
+	const char *host = qdb_advertise_host;
+	int			port = qdb_http_port;
+
+	for (int i = 0; i < status->nnodes; i++)
+	{
+		const QdbNodeStatus *node = &status->nodes[i];
+
+		if (node->member->role == QDB_ROLE_VOTER && (node->self || (voter == NULL && node->connected)))
+			voter = node->member;
+	}
+	if (voter != NULL && voter->id != qdb_shared->identity.member)
+	{
+		host = voter->host;
+		port = voter->http_port;
+	}
+	return psprintf(strchr(host, ':') != NULL ? "[%s]:%d" : "%s:%d", host, port);
+}
+
 static void
 answer_done(QdbHttpAnswer *answer, const QdbRequest *request)
 {
@@ -419,8 +443,7 @@ answer_done(QdbHttpAnswer *answer, const QdbRequest *request)
 	else if (request->kind == QDB_REQ_TOKEN)
 	{
 		qdb_put_text(body, "token", request->message);
-		qdb_put_text(body, "next", psprintf("On the new server: SELECT quantadb_join('%s:%d', 'TOKEN')",
-											qdb_advertise_host, qdb_http_port));
+		qdb_put_text(body, "next", psprintf("On the new server: SELECT quantadb_join('%s', 'TOKEN')", join_address()));
 	}
 	else if ((request->kind == QDB_REQ_ROLE || request->kind == QDB_REQ_REMOVE) && request->message[0] != '\0')
 		qdb_put_text(body, "warning", request->message);

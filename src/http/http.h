@@ -60,13 +60,14 @@ typedef struct QdbControl
 } QdbControl;
 
 /* ---- json.c ---- */
+
+/* The text, or a copy with "?" for each byte that is no UTF-8: one that was cut off, or is older than the check. */
+extern const char *qdb_valid_utf8(const char *text);
+
 extern void qdb_put_key(StringInfo body, const char *key);
 extern void qdb_put_text(StringInfo body, const char *key, const char *value);	/* NULL, "": null */
 extern void qdb_put_int(StringInfo body, const char *key, int64 value);
 extern void qdb_put_known(StringInfo body, const char *key, int64 value);	/* negative: null */
-
-/* An argument that comes twice is refused: which one is meant? */
-extern bool qdb_refuse_repeated(const QdbHttpRequest *request, QdbHttpAnswer *answer);
 extern void qdb_put_flag(StringInfo body, const char *key, bool value);
 extern void qdb_put_lsn(StringInfo body, const char *key, XLogRecPtr lsn);
 extern void qdb_put_time(StringInfo body, const char *key, int64 unix_us);	/* 0: null */
@@ -85,6 +86,9 @@ extern bool qdb_route_request(const QdbHttpRequest *request, QdbHttpAnswer *answ
 
 /* May this request have a body?  Judged by its header alone. */
 extern bool qdb_route_takes_body(const QdbHttpRequest *request, QdbHttpAnswer *answer);
+
+/* An argument that comes twice is refused: which one is meant? */
+extern bool qdb_refuse_repeated(const QdbHttpRequest *request, QdbHttpAnswer *answer);
 
 /* ---- health.c, cluster.c, metrics.c ---- */
 typedef void (*QdbRouteHandler) (const QdbHttpRequest *request, QdbHttpAnswer *answer,

@@ -8,9 +8,34 @@
 #include "http/http.h"
 
 #include "catalog/pg_type_d.h"
+#include "mb/pg_wchar.h"
 #include "utils/datetime.h"
 #include "utils/json.h"
 #include "utils/timestamp.h"
+
+const char *
+qdb_valid_utf8(const char *text)
+{
+	int			left = strlen(text);
+	char	   *copy;
+
+	if (pg_encoding_verifymbstr(PG_UTF8, text, left) == left)
+		return text;
+	copy = pstrdup(text);
+	for (char *at = copy; left > 0;)
+	{
+		int			length = pg_encoding_verifymbchar(PG_UTF8, at, left);
+
+		if (length <= 0)
+		{
+			*at = '?';
+			length = 1;
+		}
+		at += length;
+		left -= length;
+	}
+	return copy;
+}
 
 void
 qdb_put_key(StringInfo body, const char *key)
@@ -30,7 +55,7 @@ qdb_put_text(StringInfo body, const char *key, const char *value)
 	if (value == NULL || value[0] == '\0')
 		appendStringInfoString(body, "null");
 	else
-		escape_json(body, value);
+		escape_json(body, qdb_valid_utf8(value));
 }
 
 void

@@ -28,7 +28,7 @@ static void
 put_label(StringInfo out, const char *value)
 {
 	appendStringInfoChar(out, '"');
-	for (; *value != '\0'; value++)
+	for (value = qdb_valid_utf8(value); *value != '\0'; value++)
 	{
 		if (*value == '\n')
 			appendStringInfoString(out, "\\n");

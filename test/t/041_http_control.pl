@@ -27,6 +27,23 @@ sub call
 # A token that was just made is known here with the next message of the leader.
 $c->wait_for(sub { (call($_, 'POST', '/cluster/resume', $admin))[0] == 200 }, 30, "n$_ knows the token") for $c->all;
 
+# ---- databases of another encoding ----
+$c->sql($p, q{CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'});
+$c->sql($p, q{\c latin
+CREATE EXTENSION quantadb;
+CREATE ROLE U&"m\00fcller" SUPERUSER;
+SET ROLE U&"m\00fcller";
+SELECT quantadb_api_token('monitor')});
+$c->wait_for(sub { grep { ($_->{reason} || '') =~ /created by m\x{fc}ller$/ } @{ $c->journal($r) } }, 60, 'the journal is UTF-8');
+pass('a name from a database in LATIN1 is in the journal as UTF-8');
+for my $database (qw(postgres latin))
+{
+	is($c->sql($p, qq{\\c $database
+SET client_encoding = 'LATIN1';
+SELECT count(*) FROM quantadb_api_tokens WHERE creator = U&'m\\00fcller';
+SELECT count(*) FROM quantadb_journal WHERE reason LIKE U&'%by m\\00fcller'}), "1\n1", "and in its own encoding in database $database");
+}
+
 # ---- never open ----
 for my $path ('promote', 'pause', 'resume', 'join', 'nodes/n1/role')
 {
@@ -111,6 +128,10 @@ my ($code, $join) = call($r, 'POST', '/cluster/join', $admin, '{"role": "replica
 ok($code == 200 && $join->{token} =~ /^qdbjoin/, 'a join token');
 is((call($r, 'POST', "/cluster/nodes/n$s/role", $admin, '{"role": "replica"}'))[0], 200, 'a voter becomes a replica');
 $c->wait_for(sub { $c->sql($p, "SELECT role FROM quantadb_nodes WHERE name = 'n$s'") eq 'replica' }, 30, 'is a replica');
+my $voters = join('|', map { $c->node($_)->{http} } $p, $r);
+$c->wait_for(sub { my (undef, $said) = call($s, 'POST', '/cluster/join', $admin); ($said->{next} || '') =~ /quantadb_join\('127\.0\.0\.1:(?:$voters)'/ }, 60,
+	'a replica names a voter to a new server');
+pass('a new server is sent to a voter, also by a replica');
 $c->wait_for(sub { (call($r, 'POST', "/cluster/nodes/n$s/role", $admin, '{"role": "voter"}'))[0] == 200 }, 30, 'and back');
 $c->wait_for(sub { $c->sql($p, 'SELECT can_lose FROM quantadb_status()') eq '1' }, 60, 'three voters again');
 my ($promoted, $answer) = call($s, 'POST', '/cluster/promote', $admin, encode_json({ node => "n$r" }));
