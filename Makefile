@@ -43,7 +43,7 @@ build/deps.mk: test/scripts/deps.sh
 .PHONY: deps unit layers test check-long check-assert check-sanitize chaos demo demo-stop bench indent model sim help fuzz
 
 deps:
-	@test/scripts/deps.sh test
+	@test/scripts/deps.sh build
 
 unit:
 	bash test/unit/run.sh
@@ -91,6 +91,7 @@ model:
 
 help:
 	@echo "make             build (fetches and builds what is missing first)"
+	@echo "make deps        install the Debian packages that building needs, which make does too"
 	@echo "make install     install into the server that PG_CONFIG names"
 	@echo "make demo        three nodes on this machine, the primary killed under load"
 	@echo "make demo-stop   stop and remove them"
@@ -101,7 +102,7 @@ help:
 	@echo "make unit        src/core and the Raft node alone"
 	@echo "make layers      who includes whom, which symbols leave"
 	@echo "make installcheck  SQL regression tests (not as root)"
-	@echo "make bench       time of a failover"
+	@echo "make bench       failovers, streams, TLS, rewinds, clones, memory and the access method"
 	@echo "make sim SEEDS=n   n schedules of the deterministic simulator (SEED=k: one, with its trace)"
 	@echo "make model       check docs/protocol.pml and its mutations"
 	@echo "make fuzz SECONDS=60  each decoder under libFuzzer for so long (RUNS=n: for n executions; TARGETS='raft join')"

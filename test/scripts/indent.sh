@@ -8,7 +8,7 @@
 #
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-command -v pg_bsd_indent >/dev/null || { echo "indent: install pg-bsd-indent (make deps)" >&2; exit 1; }
+command -v pg_bsd_indent >/dev/null || { echo "indent: install pg-bsd-indent (test/scripts/deps.sh test)" >&2; exit 1; }
 headers=$("${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}" --includedir-server)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
