@@ -92,7 +92,7 @@ raft_applied(void *arg, uint64_t index, const QdbCommand *command, QdbResult res
 {
 	qdb_co.state_changed = true;
 	if (command == NULL)
-		qdb_co.epoch_seen_us = qdb_now_us();
+		qdb_co.epoch_seen_us = qdb_co.move_seen_us = qdb_now_us();
 	if (command == NULL || result != QDB_OK)
 		return;
 	switch (command->type)
@@ -108,6 +108,7 @@ raft_applied(void *arg, uint64_t index, const QdbCommand *command, QdbResult res
 			qdb_co.released_epoch = command->grant.epoch;
 			break;
 		case QDB_CMD_MOVE:
+			qdb_co.move_seen_us = qdb_now_us();
 			if (command->member.id == 0)
 				qdb_promotion_given_up(command->text);
 			break;

@@ -35,6 +35,7 @@ typedef struct QdbCoordinator
 	bool		was_leader;
 	int64		leader_since_us;
 	int64		epoch_seen_us;
+	int64		move_seen_us;
 
 	uint64		released_epoch; /* a RELEASE of this epoch was applied */
 	bool		handing_over;	/* fenced for a switchover or a shutdown */

@@ -97,6 +97,7 @@ qdb_build_view(QdbLeaderView *view)
 	view->leader_since_us = qdb_co.leader_since_us;
 	view->self = qdb_co.self.member;
 	view->epoch_seen_us = qdb_co.epoch_seen_us;
+	view->move_seen_us = qdb_co.move_seen_us;
 	view->unix_us = qdb_unix_us();
 	for (uint32 i = 0; i < state->nmembers; i++)
 	{

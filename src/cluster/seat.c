@@ -15,12 +15,14 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "access/xlogrecovery.h"
 #include "postmaster/pgarch.h"
 
 #include "cluster/internal.h"
 
 #define PROMOTE_US			(500 * 1000)
 #define GATE_US				(100 * 1000)
+#define REPLAYED_BYTES		(16 * 1024 * 1024)
 
 static uint64 secured_epoch = 0;	/* its holder's next boot is a standby's,
 									 * durably */
@@ -45,6 +47,18 @@ ends_at_fork(const QdbGrant *grant)
 	return false;
 }
 
+/*
+ * A promotion that was begun and is superseded takes a crash cycle, and then replay
+ * begins again at the last restartpoint: where there is more to replay than
+ * open_timeout allows for, nobody would ever open.  So it is begun when replay is about
+ * through, and what is replayed until then is replayed for the next seat too.
+ */
+static bool
+is_replayed(const QdbGrant *grant)
+{
+	return GetXLogReplayRecPtr(NULL) + REPLAYED_BYTES >= grant->fork;
+}
+
 static void
 promote(const QdbGrant *grant)
 {
@@ -62,7 +76,7 @@ promote(const QdbGrant *grant)
 		return;
 	}
 	if (qdb_co.now_us < next_promote_us || qdb_shared->promised != grant->epoch ||
-		!ends_at_fork(grant))
+		!ends_at_fork(grant) || !is_replayed(grant))
 		return;
 	if (qdb_effects.promote(qdb_co.state, grant, why))
 	{

@@ -42,6 +42,7 @@
 #define MOVE_US					10000000	/* then the holder has had its
 											 * time */
 #define FORCE_US				3000000
+#define MAX_DOUBLINGS			6	/* of open_timeout */
 
 /* What the rules look at: the arguments, and the seat looked up once. */
 typedef struct Scene
@@ -456,7 +457,7 @@ static bool
 rule_moved(Scene *scene, QdbAction *action)
 {
 	const QdbMove *move = &scene->state->move;
-	int64_t		age = scene->view->unix_us - move->time_us;
+	int64_t		age = scene->view->now_us - scene->view->move_seen_us;
 	uint64_t	ids[QDB_MAX_MEMBERS];
 
 	if (scene->grant == NULL || move->target == 0)
@@ -520,6 +521,20 @@ find_witness(const Scene *scene)
 	return NULL;
 }
 
+/*
+ * Did silence cause a failover just now?  The time is of the clock of who proposed it: one
+ * that is still to come says nothing, and to wait for it would leave the cluster without a
+ * primary for as long as that clock was wrong.
+ */
+static bool
+suspected_lately(const Scene *scene)
+{
+	int64_t		age_us = scene->view->unix_us - scene->state->suspected_us;
+
+	return scene->state->suspected_us != 0 && age_us >= 0 &&
+		age_us < (int64_t) scene->state->settings.min_failover_ms * 1000;
+}
+
 static bool
 rule_silent(Scene *scene, QdbAction *action)
 {
@@ -543,8 +558,7 @@ rule_silent(Scene *scene, QdbAction *action)
 	}
 	if (!qdb_is_majority(scene->state, ids, list_connected(scene, ids)))
 		return true;
-	if (scene->state->suspected_us != 0 &&
-		view->unix_us - scene->state->suspected_us < (int64_t) settings->min_failover_ms * 1000)
+	if (suspected_lately(scene))
 		return true;
 	action->suspicion = true;
 	set_reason(action, "nobody of a majority has heard %s for %u ms",
@@ -552,12 +566,30 @@ rule_silent(Scene *scene, QdbAction *action)
 	return open_epoch(scene, action);
 }
 
+/*
+ * Where one seat after the other was not opened, what stands in the way may be the time itself (a
+ * promotion has more to replay than open_timeout allows for, and its end takes the
+ * server back to its last checkpoint): from the third one on each has twice as long.
+ */
+static uint32_t
+time_to_open_ms(const QdbState *state)
+{
+	uint64_t	ms = state->settings.open_ms;
+	uint32_t	unopened = 0;
+
+	while (unopened < state->ngrants && !state->grants[state->ngrants - 1 - unopened].opened)
+		unopened++;
+	for (uint32_t i = 2; i < unopened && i < 2 + MAX_DOUBLINGS; i++)
+		ms *= 2;
+	return ms < UINT32_MAX ? (uint32_t) ms : UINT32_MAX;
+}
+
 static bool
 rule_not_opened(Scene *scene, QdbAction *action)
 {
 	if (scene->grant->opened)
 		return false;
-	if (!has_passed(scene, scene->view->epoch_seen_us, scene->state->settings.open_ms))
+	if (!has_passed(scene, scene->view->epoch_seen_us, time_to_open_ms(scene->state)))
 		return true;
 	set_reason(action, "%s did not open in time", name_of(scene, scene->grant->holder));
 	return open_epoch(scene, action);

@@ -38,6 +38,8 @@ typedef struct QdbLeaderView
 	uint64_t	self;
 	int64_t		epoch_seen_us;	/* when the current epoch was opened or
 								 * seated, in our clock */
+	int64_t		move_seen_us;	/* when the MOVE was applied, in our clock:
+								 * its own time is of another one */
 	int64_t		unix_us;		/* now, to compare with times in the state */
 	size_t		npeers;			/* one entry per member, self included */
 	QdbPeerView peers[QDB_MAX_MEMBERS];

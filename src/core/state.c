@@ -139,13 +139,42 @@ name_of(const QdbState *state, uint64_t id)
 	return member == NULL ? "" : member->name;
 }
 
-/* Append, giving up the oldest where there is no room. */
+/* Does another one, or the next, begin where it ends? */
+static bool
+is_parent(const QdbState *state, const QdbGrant *grant, const QdbGrant *next)
+{
+	for (uint32_t i = 0; i < state->ngrants; i++)
+		if (state->grants[i].parent_timeline == grant->timeline)
+			return true;
+	return next->parent_timeline == grant->timeline;
+}
+
+/*
+ * Which one is given up where there is no room?  The oldest, unless it is the last that was
+ * opened: the WAL of all others counts by it, and were it gone, that would count for
+ * nothing and nobody could be primary any more.  Then it is a seat that was never opened,
+ * so that nothing was acknowledged under it, and that no other one came from.
+ */
+static uint32_t
+choose_oldest(const QdbState *state, const QdbGrant *next)
+{
+	for (uint32_t i = 1; i < state->ngrants; i++)
+		if (state->grants[i].opened)
+			return 0;
+	for (uint32_t i = 1; i < state->ngrants && state->grants[0].opened; i++)
+		if (!is_parent(state, &state->grants[i], next))
+			return i;
+	return 0;
+}
+
 static void
 add_grant(QdbState *state, const QdbGrant *grant)
 {
 	if (state->ngrants == QDB_MAX_GRANTS)
 	{
-		memmove(&state->grants[0], &state->grants[1], (QDB_MAX_GRANTS - 1) * sizeof(QdbGrant));
+		uint32_t	i = choose_oldest(state, grant);
+
+		memmove(&state->grants[i], &state->grants[i + 1], (QDB_MAX_GRANTS - 1 - i) * sizeof(QdbGrant));
 		state->ngrants--;
 	}
 	state->grants[state->ngrants++] = *grant;

@@ -185,7 +185,8 @@ qdb_promote(const QdbState *state, const QdbGrant *grant, char *why)
 	}
 	ereport(LOG, (errmsg("[failover] Promoting to PRIMARY role: timeline %u, epoch " UINT64_FORMAT ", from %X/%X of timeline %u",
 						 grant->timeline, grant->epoch,
-						 LSN_FORMAT_ARGS(grant->fork), grant->parent_timeline)));
+						 LSN_FORMAT_ARGS(grant->fork), grant->parent_timeline),
+				  errdetail("Replay has come to %X/%X.", LSN_FORMAT_ARGS(GetXLogReplayRecPtr(NULL)))));
 	return true;
 }
 

@@ -621,6 +621,15 @@ round_trip_state(void)
 	return n;
 }
 
+static uint64_t random_state = 42;
+
+static uint32_t
+next_random(void)
+{
+	random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+	return (uint32_t) (random_state >> 33);
+}
+
 static void
 codec_round_trips(void)
 {
@@ -668,6 +677,57 @@ codec_round_trips(void)
 	CHECK(!qdb_command_encode(&c, bytes, &n));	/* not terminated */
 }
 
+/*
+ * However many seats are never opened, the epoch of what was acknowledged is known, and
+ * each history leads back to it: WAL that counts for nothing could never be primary.
+ */
+static void
+seats_that_never_open_leave_the_last_that_did(void)
+{
+	uint64_t	own[4] = {1, 1, 1, 1};	/* epoch of a member's last byte */
+
+	make_cluster(3);
+	for (int i = 0; i < 500 && !failed; i++)
+	{
+		uint64_t	winner = next_random() % 3 + 1;
+
+		open_epoch();
+		for (uint64_t id = 1; id <= 3; id++)
+		{
+			if (qdb_grant_of_epoch(&s, own[id]) == NULL)
+				own[id] = 1;	/* its tail is nobody's */
+			report(id, own[id], 0x5000);
+			APPLY(QDB_OK);
+		}
+		s.move.force = true;
+		s.move.target = winner;
+		seat(winner);
+		APPLY(QDB_OK);
+		/* Now and then it comes as far as its epoch record. */
+		if (next_random() % 16 == 0)
+			own[winner] = s.epoch;
+		CHECK(s.grants[0].epoch == 1 && s.grants[0].opened);
+		CHECK(s.grants[s.ngrants - 1].epoch == s.epoch && s.ngrants <= QDB_MAX_GRANTS);
+		for (uint32_t k = 1; k < s.ngrants; k++)
+			CHECK(qdb_grant_of_timeline(&s, s.grants[k].parent_timeline) != NULL &&
+				  s.grants[k].epoch > s.grants[k - 1].epoch);
+		round_trip_state();
+	}
+	/* Once one has opened, the older ones go. */
+	command(QDB_CMD_GATE_OPEN);
+	c.grant = *qdb_current_grant(&s);
+	APPLY(QDB_OK);
+	open_epoch();
+	for (uint64_t id = 1; id <= 2; id++)
+	{
+		report(id, s.epoch - 1, 0x6000);
+		APPLY(QDB_OK);
+	}
+	seat(2);
+	APPLY(QDB_OK);
+	CHECK(s.ngrants == QDB_MAX_GRANTS && s.grants[0].epoch > 1);
+}
+
 static void
 largest_values_fit_their_caps(void)
 {
@@ -697,15 +757,6 @@ largest_values_fit_their_caps(void)
 	CHECK(qdb_state_decode(bytes, n, &decoded));
 	n = QDB_COMMAND_MAX_BYTES;
 	CHECK(qdb_command_encode(&c, bytes, &n) && n < 1536);
-}
-
-static uint64_t random_state = 42;
-
-static uint32_t
-next_random(void)
-{
-	random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-	return (uint32_t) (random_state >> 33);
 }
 
 /* What decodes must encode to the same bytes; nothing may crash. */
@@ -1015,6 +1066,7 @@ static const Test tests[] = {
 	TEST(quorum_lsn_is_what_a_majority_has),
 	TEST(lease_lasts_as_long_as_a_majority_says),
 	TEST(codec_round_trips),
+	TEST(seats_that_never_open_leave_the_last_that_did),
 	TEST(largest_values_fit_their_caps),
 	TEST(random_bytes_are_refused_or_canonical),
 	TEST(frames_are_capped_and_checked),

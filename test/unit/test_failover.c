@@ -87,6 +87,62 @@ table_while_seated(void)
 	CHECK(decide() == QDB_ACT_NONE);
 }
 
+/* The time of the last suspicion is of another node's clock, which may have been ahead. */
+static void
+a_clock_that_was_ahead_delays_no_failover(void)
+{
+	make_cluster(3);
+	make_view(3);
+	silence_primary();
+	s.suspected_us = UNIX + INT64_C(3600000) * MS;
+	CHECK(s.settings.min_failover_ms == 0);
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+	s.settings.min_failover_ms = 60000;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+	s.suspected_us = UNIX;
+	CHECK(decide() == QDB_ACT_NONE);
+}
+
+/* Seats that follow each other unopened get longer, so that one is long enough. */
+static void
+each_unopened_seat_gets_longer(void)
+{
+	int64_t		ms = 0;
+
+	make_cluster(3);
+	make_view(3);
+	for (int n = 1; n <= 20; n++)
+	{
+		open_epoch();
+		for (uint64_t id = 1; id <= 3; id++)
+		{
+			report(id, 1, 0x5000);
+			APPLY(QDB_OK);
+		}
+		seat(1);
+		APPLY(QDB_OK);
+		ms = n <= 2 ? s.settings.open_ms : n <= 8 ? 2 * ms : ms;
+		v.epoch_seen_us = NOW - ms * MS + MS;
+		CHECK(decide() == QDB_ACT_NONE);
+		v.epoch_seen_us = NOW - ms * MS;
+		CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+	}
+	s.settings.open_ms = 3600000;
+	v.epoch_seen_us = NOW - INT64_C(3600000) * 64 * MS + MS;
+	CHECK(decide() == QDB_ACT_NONE);
+	/* A holder that restarts is not waited for. */
+	v.peers[0].boot = 2;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+	v.peers[0].boot = 1;
+	s.grants[s.ngrants - 1].opened = true;
+	CHECK(decide() == QDB_ACT_NONE);
+	s.grants[s.ngrants - 1].opened = false;
+	s.grants[s.ngrants - 2].opened = true;
+	s.settings.open_ms = 5000;
+	v.epoch_seen_us = NOW - 5000 * MS;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+}
+
 static void
 table_while_paused(void)
 {
@@ -319,11 +375,15 @@ table_of_moves(void)
 	set_up_move();
 	ask_move(3, false);
 	APPLY(QDB_OK);
-	v.unix_us = UNIX + 100 * MS;
+	v.move_seen_us = NOW - 100 * MS;
 	CHECK(decide() == QDB_ACT_NONE);	/* the holder acts */
-	v.unix_us = UNIX + 11000 * MS;
+	v.unix_us += INT64_C(3600000) * MS; /* whatever the clock of who asked says */
+	CHECK(decide() == QDB_ACT_NONE);
+	v.unix_us -= INT64_C(7200000) * MS;
+	CHECK(decide() == QDB_ACT_NONE);
+	v.move_seen_us = NOW - 11000 * MS;
 	CHECK(decide() == QDB_ACT_GIVE_UP_MOVE);
-	v.unix_us = UNIX + 100 * MS;
+	v.move_seen_us = NOW - 100 * MS;
 	v.peers[0].connected = false;	/* it does not live: at once */
 	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
 	v.peers[2].connected = false;
@@ -331,9 +391,9 @@ table_of_moves(void)
 	set_up_move();
 	ask_move(3, true);
 	APPLY(QDB_OK);
-	v.unix_us = UNIX + 1000 * MS;
+	v.move_seen_us = NOW - 1000 * MS;
 	CHECK(decide() == QDB_ACT_NONE);
-	v.unix_us = UNIX + 3100 * MS;
+	v.move_seen_us = NOW - 3100 * MS;
 	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
 	s.settings.auto_failover = false;	/* force is asked for by name */
 	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
@@ -648,6 +708,8 @@ static const Test tests[] = {
 	TEST(async_fails_over_within_its_lag),
 	TEST(async_seat_tells_the_loss),
 	TEST(table_while_seated),
+	TEST(a_clock_that_was_ahead_delays_no_failover),
+	TEST(each_unopened_seat_gets_longer),
 	TEST(table_while_paused),
 	TEST(table_while_epoch_open),
 	TEST(wanted_member_gets_a_moment),
