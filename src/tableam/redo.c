@@ -357,6 +357,29 @@ redo_prune(XLogReaderState *record)
 		UnlockReleaseBuffer(obuf);
 }
 
+/*
+ * Pages that come as images.  The data page names entries of the new overflow
+ * page: no one may see the one without the other, so all stay locked.
+ */
+static void
+redo_images(XLogReaderState *record)
+{
+	Buffer		bufs[XLR_MAX_BLOCK_ID + 1];
+	int			n = 0;
+
+	for (int block = 0; block <= XLogRecMaxBlockId(record); block++)
+	{
+		if (!XLogRecHasBlockRef(record, block))
+			continue;
+		if (XLogReadBufferForRedo(record, block, &bufs[n]) == BLK_NEEDS_REDO)
+			elog(PANIC, "quantadb WAL record lacks a page image");
+		n++;
+	}
+	while (n-- > 0)
+		if (BufferIsValid(bufs[n]))
+			UnlockReleaseBuffer(bufs[n]);
+}
+
 static void
 redo_misc(XLogReaderState *record)
 {
@@ -366,15 +389,7 @@ redo_misc(XLogReaderState *record)
 
 	if (kind == XLQ_MISC_IMAGES)
 	{
-		for (int block = 0; block <= XLogRecMaxBlockId(record); block++)
-		{
-			if (!XLogRecHasBlockRef(record, block))
-				continue;
-			if (XLogReadBufferForRedo(record, block, &buf) == BLK_NEEDS_REDO)
-				elog(PANIC, "quantadb WAL record lacks a page image");
-			if (BufferIsValid(buf))
-				UnlockReleaseBuffer(buf);
-		}
+		redo_images(record);
 		return;
 	}
 	if (qdb_redo_read(record, QDB_BLOCK_PAGE, &buf) == BLK_NEEDS_REDO)

@@ -88,6 +88,30 @@ for my $n (1 .. 20)
 	if ($n % 4) { $p->commit } else { $p->rollback }
 	$p->do('VACUUM q') if $n % 5 == 0;
 }
+# ---- entries that move from one overflow page to another ----
+# Two full pages share an overflow page until it is full; then those of the second go to a new one.
+$p->do('CREATE TABLE m (i int, v text) WITH (vacuum_truncate = off); CREATE TABLE done () USING heap');
+$p->do(q{INSERT INTO m SELECT i, repeat('v', 23) FROM generate_series(1, 460) i});
+$p->do('VACUUM (FREEZE) m');
+caught_up();
+my $watcher = $t->connect_to(2);
+my $seen = $watcher->prepare(q{DO $$BEGIN LOOP FOR k IN 1 .. 20 LOOP PERFORM count(*) FROM m WHERE ctid >= '(1,0)' AND ctid < '(2,0)'; END LOOP;
+	EXIT WHEN EXISTS (SELECT FROM done); END LOOP; END$$}, { pg_async => DBD::Pg::PG_ASYNC() });
+$seen->execute;
+for my $round (1 .. 40)
+{
+	# A subtransaction each, so that each lock is an entry of its own.
+	$p->begin_work;
+	$p->do(q{DO $$DECLARE place tid; BEGIN FOR place IN SELECT ctid FROM m WHERE ctid < '(2,0)' ORDER BY (ctid::text::point)[1] > 20, ctid
+		LOOP BEGIN PERFORM FROM m WHERE ctid = place FOR UPDATE; EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END$$});
+	$p->rollback;
+	$p->do('VACUUM m');
+}
+$p->do('INSERT INTO done DEFAULT VALUES');
+caught_up();
+is(eval { $watcher->pg_result; 'read' } || $@, 'read', 'a reader sees a page with its overflow page, or neither');
+$watcher->disconnect;
+
 $p->do('CREATE INDEX ON q (k)');
 $p->do('VACUUM (FREEZE) q');
 $p->do('VACUUM FULL q');
