@@ -149,7 +149,6 @@ typedef enum
 static Holders
 wait_for_multi(QdbChange *c, QdbXmax held)
 {
-	TransactionId updater = InvalidTransactionId;
 	bool		member = false;
 	int			remain;
 
@@ -168,9 +167,8 @@ wait_for_multi(QdbChange *c, QdbXmax held)
 		if (!qdb_change_same_xmax(c, &held))
 			return HOLDERS_CHANGED;
 	}
-	if (!QdbRowXmaxIs(&c->row, QDB_X_LOCK_ONLY))
-		updater = qdb_multi_update_xid(held.xid);
-	return !TransactionIdIsValid(updater) || TransactionIdDidAbort(updater) ? HOLDERS_GONE : HOLDERS_WON;
+	/* An updater that a crash ended did not abort as far as pg_xact says. */
+	return qdb_row_only_locked(&c->row) ? HOLDERS_GONE : HOLDERS_WON;
 }
 
 /*

@@ -155,15 +155,15 @@ freeze_multis(QdbVacuum *v, BlockNumber blk, const OffsetNumber *offs, int n)
 		exists = qdb_change_open(&c, v->rel, &tid);
 		while (exists && (qdb_change_pin_vm(&c) || qdb_change_make_room(&c, 1)))
 			exists = qdb_change_lock(&c);
-		if (exists && !QdbRowNoXmax(&c.row) && QdbRowXmaxIs(&c.row, QDB_X_MULTI))
-		{
-			if (multi_is_old(v, &c.row) && replace_multi(&c.row, &new))
-				qdb_set_lock(&c, new);
-			if (QdbRowXmaxIs(&c.row, QDB_X_MULTI))
-				note_multi(v, c.row.xx->xid, QdbRowXmaxIs(&c.row, QDB_X_LOCK_ONLY));
-			else
-				note_xid(v, QdbRowRawXmax(&c.row));
-		}
+		if (exists && !QdbRowNoXmax(&c.row) && QdbRowXmaxIs(&c.row, QDB_X_MULTI) &&
+			multi_is_old(v, &c.row) && replace_multi(&c.row, &new))
+			qdb_set_lock(&c, new);
+
+		/* One that is over by now stays until the next prune. */
+		if (exists && QdbRowXmaxIs(&c.row, QDB_X_MULTI))
+			note_multi(v, c.row.xx->xid, QdbRowXmaxIs(&c.row, QDB_X_LOCK_ONLY));
+		else if (exists)
+			note_xid(v, QdbRowRawXmax(&c.row));
 		qdb_change_unlock(&c);
 		qdb_change_close(&c);
 	}
@@ -342,6 +342,24 @@ reuse_overflow_page(QdbVacuum *v, Buffer buf)
 	return true;
 }
 
+/*
+ * Does the plan drop a multixact that has to go?  That it is over says only a
+ * hint, which may be lost, and then its members are asked for.
+ */
+static bool
+clears_old_multi(QdbVacuum *v, const QdbPrune *p)
+{
+	for (int i = 0; i < p->list.nclear; i++)
+	{
+		QdbRow		row;
+
+		if (qdb_view_row(p->view, p->list.clear[i], &row) && QdbRowXmaxIs(&row, QDB_X_MULTI) &&
+			multi_is_old(v, &row))
+			return true;
+	}
+	return false;
+}
+
 static void
 prune_page(QdbVacuum *v, Buffer buf)
 {
@@ -352,7 +370,8 @@ prune_page(QdbVacuum *v, Buffer buf)
 	qdb_prune_plan(p, &view, v->oldest_xmin, true);
 
 	/* Cooling alone is not worth a page image, unless it has to be. */
-	if (!p->removes && !v->aggressive && RelationNeedsWAL(v->rel) && XLogCheckBufferNeedsBackup(buf))
+	if (!p->removes && !v->aggressive && RelationNeedsWAL(v->rel) && XLogCheckBufferNeedsBackup(buf) &&
+		!clears_old_multi(v, p))
 		p->list.ncool = p->list.nclear = p->noverflow = 0;
 	if (qdb_prune_has_work(p))
 		qdb_prune_execute(v->rel, p, buf);
