@@ -81,23 +81,65 @@ check_header(Check *c)
 	return false;
 }
 
+/*
+ * Is it an id whose state can be asked for?  relfrozenxid and relminmxid promise
+ * that the table has nothing older, so that older states may have been removed.
+ */
+static bool
+check_xid(Check *c, OffsetNumber off, const char *role, TransactionId xid)
+{
+	TransactionId oldest = c->rel->rd_rel->relfrozenxid;
+
+	if (!TransactionIdIsNormal(xid))
+		return true;
+	if (TransactionIdFollowsOrEquals(xid, ReadNextTransactionId()))
+		problem(c, off, "%s %u is in the future", role, xid);
+	else if (TransactionIdIsNormal(oldest) && TransactionIdPrecedes(xid, oldest))
+		problem(c, off, "%s %u is older than relfrozenxid %u", role, xid, oldest);
+	else
+		return true;
+	return false;
+}
+
+static bool
+check_updater(Check *c, OffsetNumber off, const QdbXact *x)
+{
+	MultiXactId oldest = c->rel->rd_rel->relminmxid;
+
+	if (!(x->mask & QDB_X_MULTI))
+		return check_xid(c, off, "updater", x->xid);
+	if (!MultiXactIdIsValid(x->xid) || !MultiXactIdPrecedes(x->xid, ReadNextMultiXactId()))
+		problem(c, off, "multixact %u is in the future", x->xid);
+	else if (MultiXactIdIsValid(oldest) && MultiXactIdPrecedes(x->xid, oldest))
+		problem(c, off, "multixact %u is older than relminmxid %u", x->xid, oldest);
+	else
+		return true;
+	return false;
+}
+
 /* False: the row must not be looked at. */
 static bool
 check_xmax(Check *c, OffsetNumber off, const uint8 *row)
 {
 	int			i = QdbRowXX(row);
 	QdbOverflowEntry *e;
+	QdbXact    *x;
 
 	if (i == 0)
 		return true;
 	if (!(row[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW))
 	{
+		x = QdbPageXact(c->page, i);
 		if (i > QdbPageSpecial(c->page)->cap)
+		{
 			problem(c, off, "updater %d is not in the transaction table", i);
-		else if (!TransactionIdIsValid(QdbPageXact(c->page, i)->xid) &&
-				 !(QdbPageXact(c->page, i)->mask & QDB_X_ABORTED))
+			return false;
+		}
+		if (TransactionIdIsValid(x->xid) || (x->mask & QDB_X_MULTI))
+			return check_updater(c, off, x);
+		if (!(x->mask & QDB_X_ABORTED))
 			problem(c, off, "updater %d is a free entry", i);
-		return i <= QdbPageSpecial(c->page)->cap;
+		return true;
 	}
 	if (c->overflow == NULL)
 	{
@@ -111,7 +153,7 @@ check_xmax(Check *c, OffsetNumber off, const uint8 *row)
 	}
 	e = QdbPageOverflow(c->overflow, i);
 	if (e->blk == c->blk && e->off == off)
-		return true;
+		return check_updater(c, off, &e->x);
 	problem(c, off, "overflow entry %d belongs to row (%u,%u)", i, e->blk, e->off);
 	return false;
 }
@@ -134,10 +176,7 @@ check_inserter(Check *c, OffsetNumber off, const uint8 *row)
 		problem(c, off, "inserter %d is a lock", i);
 	else if (!TransactionIdIsNormal(x->xid) && !(x->mask & QDB_X_ABORTED))
 		problem(c, off, "inserter %d has no transaction", i);
-	else if (TransactionIdIsNormal(x->xid) && TransactionIdIsNormal(c->rel->rd_rel->relfrozenxid) &&
-			 TransactionIdPrecedes(x->xid, c->rel->rd_rel->relfrozenxid))
-		problem(c, off, "inserter %u is older than relfrozenxid %u", x->xid, c->rel->rd_rel->relfrozenxid);
-	return true;
+	return check_xid(c, off, "inserter", x->xid);
 }
 
 /* Do the values end where the row ends? */
@@ -309,14 +348,15 @@ check_owner(Check *c, int i, BlockNumber owner, OffsetNumber off)
 		problem(c, 0, "entry %d belongs to block %u, which does not exist", i, owner);
 		return;
 	}
-	buf = qdb_read_buffer(c->rel, owner, NULL);
+	buf = ReadBuffer(c->rel, owner);
 	LockBuffer(buf, BUFFER_LOCK_SHARE);
 	LockBuffer(c->buf, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buf);
-	if (QdbPageIsOverflow(c->page) && e->blk == owner && e->off == off)
+	/* What is wrong with the owner itself is said where it is checked. */
+	if (qdb_page_is_known(page) && QdbPageIsOverflow(c->page) && e->blk == owner && e->off == off)
 	{
-		row = off <= PageGetMaxOffsetNumber(page) && ItemIdIsNormal(PageGetItemId(page, off)) ?
-			QdbPageRow(page, off) : NULL;
+		row = off >= FirstOffsetNumber && off <= PageGetMaxOffsetNumber(page) &&
+			qdb_inspect_row_is_on(page, PageGetItemId(page, off)) ? QdbPageRow(page, off) : NULL;
 		if (row == NULL || !(row[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW) || QdbRowXX(row) != i)
 			problem(c, 0, "entry %d belongs to row (%u,%u), which does not name it", i, owner, off);
 		else if (QdbPageSpecial(page)->overflow != c->blk)

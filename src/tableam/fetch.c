@@ -32,7 +32,8 @@ qdb_search_chain(QdbView *view, OffsetNumber *off, Snapshot snapshot, QdbRow *ro
 
 	if (all_dead != NULL)
 		*all_dead = first;
-	for (;;)
+	/* A damaged chain may be a ring, and the lock lets no one interrupt us. */
+	for (int steps = 0; steps <= QDB_MAX_OFFSETS; steps++)
 	{
 		ItemId		lp;
 
@@ -77,6 +78,11 @@ qdb_search_chain(QdbView *view, OffsetNumber *off, Snapshot snapshot, QdbRow *ro
 		at = ItemPointerGetOffsetNumber(&next);
 		at_start = false;
 	}
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("versions of row (%u,%u) of table \"%s\" form a ring", view->blk, *off,
+					RelationGetRelationName(view->rel))));
+	return false;
 }
 
 /* ---- index scans ---- */
@@ -134,7 +140,7 @@ qdb_index_fetch_tuple(IndexFetchTableData *data, ItemPointer tid, Snapshot snaps
 
 		fetch->buf = ReleaseAndReadBuffer(fetch->buf, data->rel, ItemPointerGetBlockNumber(tid));
 		if (fetch->buf != before)
-			qdb_page_check(data->rel, ItemPointerGetBlockNumber(tid), BufferGetPage(fetch->buf));
+			qdb_page_check(data->rel, fetch->buf);
 	}
 	LockBuffer(fetch->buf, BUFFER_LOCK_SHARE);
 	qdb_view_init(&view, data->rel, fetch->buf);

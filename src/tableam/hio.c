@@ -40,7 +40,7 @@ read_buffer(Relation rel, BlockNumber blk, ReadBufferMode mode, BulkInsertState 
 		bistate->current_buf = buf;
 	}
 	if (mode == RBM_NORMAL)
-		qdb_page_check(rel, blk, BufferGetPage(buf));
+		qdb_page_check(rel, buf);
 	return buf;
 }
 

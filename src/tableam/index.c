@@ -48,8 +48,9 @@ find_roots(QdbView *view, OffsetNumber *roots)
 			at = ItemPointerGetOffsetNumber(&next);
 			prior = qdb_row_update_xid(&row);
 		}
-		while (at >= FirstOffsetNumber && at <= max && qdb_view_row(view, at, &row) &&
-			   (!TransactionIdIsValid(prior) || QdbRowXmin(&row) == prior))
+		/* None has two roots: so a damaged chain that is a ring ends, too. */
+		while (at >= FirstOffsetNumber && at <= max && roots[at - 1] == InvalidOffsetNumber &&
+			   qdb_view_row(view, at, &row) && (!TransactionIdIsValid(prior) || QdbRowXmin(&row) == prior))
 		{
 			roots[at - 1] = off;
 			if (!QdbRowHotUpdated(&row) || !QdbRowNext(&row, &next))

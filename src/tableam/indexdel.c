@@ -105,7 +105,9 @@ advance_for_chain(QdbView *view, OffsetNumber off, TransactionId *xid)
 	ItemPointerData next;
 	QdbRow		row;
 
-	while (off >= FirstOffsetNumber && off <= PageGetMaxOffsetNumber(view->page))
+	/* A chain has no more members; a damaged one may be a ring. */
+	for (int steps = 0; steps <= QDB_MAX_OFFSETS && off >= FirstOffsetNumber &&
+		 off <= PageGetMaxOffsetNumber(view->page); steps++)
 	{
 		ItemId		lp = PageGetItemId(view->page, off);
 

@@ -82,6 +82,18 @@ static const char *const entry_bits[] = {
 	"committed", "aborted", "speculative"
 };
 
+/* May a row be looked at, whatever its page has in it? */
+bool
+qdb_inspect_row_is_on(Page page, ItemId lp)
+{
+	uint32		from = ItemIdGetOffset(lp);
+	uint32		len = ItemIdGetLength(lp);
+
+	/* The number of columns may have a byte more. */
+	return ItemIdIsNormal(lp) && len >= QDB_ROW_HEADER && from + len <= QDB_SPECIAL_OFFSET &&
+		(len > QDB_ROW_HEADER || !(((uint8 *) page)[from + QDB_ROW_FLAGS] & QDB_R_NATTS16));
+}
+
 static void
 put_item(ReturnSetInfo *rsinfo, Page page, OffsetNumber off)
 {
@@ -97,8 +109,7 @@ put_item(ReturnSetInfo *rsinfo, Page page, OffsetNumber off)
 		values[2] = Int32GetDatum(ItemIdGetRedirect(lp));
 		nulls[2] = false;
 	}
-	if (ItemIdIsNormal(lp) && ItemIdGetOffset(lp) + ItemIdGetLength(lp) <= BLCKSZ &&
-		ItemIdGetLength(lp) > QDB_ROW_HEADER)
+	if (qdb_inspect_row_is_on(page, lp))
 	{
 		const uint8 *row = QdbPageRow(page, off);
 
@@ -148,6 +159,23 @@ put_entry(ReturnSetInfo *rsinfo, int i, const QdbXact *x, BlockNumber owner, Off
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
+/* Entries that rows of the page name. */
+static void
+note_named(Page page, bool *named)
+{
+	for (OffsetNumber off = FirstOffsetNumber; off <= PageGetMaxOffsetNumber(page); off++)
+	{
+		ItemId		lp = PageGetItemId(page, off);
+		const uint8 *row = QdbPageRow(page, off);
+
+		if (!qdb_inspect_row_is_on(page, lp))
+			continue;
+		named[row[QDB_ROW_XI]] = true;
+		if (!(row[QDB_ROW_FLAGS] & QDB_R_XX_OVERFLOW))
+			named[row[QDB_ROW_XX]] = true;
+	}
+}
+
 /* Entries that are in use: of a data page, or of an overflow page with their rows. */
 Datum
 quantadb_page_transactions(PG_FUNCTION_ARGS)
@@ -156,7 +184,7 @@ quantadb_page_transactions(PG_FUNCTION_ARGS)
 	Relation	rel = qdb_inspect_open(PG_GETARG_OID(0));
 	PGAlignedBlock copy;
 	Page		page = (Page) copy.data;
-	uint16		refs[QDB_REFS];
+	bool		named[QDB_REFS] = {0};
 
 	copy_block(rel, PG_GETARG_INT64(1), &copy);
 	InitMaterializedSRF(fcinfo, 0);
@@ -174,9 +202,9 @@ quantadb_page_transactions(PG_FUNCTION_ARGS)
 	}
 	else
 	{
-		qdb_page_refs(page, refs);
+		note_named(page, named);
 		for (int i = 1; i <= Min(QdbPageSpecial(page)->cap, QDB_MAX_CAP); i++)
-			if (refs[i])
+			if (named[i])
 				put_entry(rsinfo, i, QdbPageXact(page, i), InvalidBlockNumber, InvalidOffsetNumber);
 	}
 	relation_close(rel, AccessShareLock);

@@ -11,6 +11,7 @@
 #include "tableam/change.h"
 
 extern Relation qdb_inspect_open(Oid relid);
+extern bool qdb_inspect_row_is_on(Page page, ItemId lp);
 extern const TableAmRoutine *qdb_table_routine(void);
 
 #endif							/* QDB_TABLEAM_INSPECT_H */

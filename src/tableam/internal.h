@@ -105,7 +105,6 @@ extern OffsetNumber qdb_page_first_free_offset(Page page);
 extern const uint8 *qdb_page_row_before(Page page, OffsetNumber off, Size *len);
 extern void qdb_page_trim_offsets(Page page);
 extern void qdb_page_prune(Page page, const QdbPruneList *list);
-extern void qdb_page_check(Relation rel, BlockNumber blk, Page page);
 extern void qdb_alloc_init(QdbAlloc *a, Page page, Size row_len);
 extern int	qdb_alloc_entry(QdbAlloc *a, const QdbXact *want, QdbShare share, int mine, bool *fresh);
 extern QdbShare qdb_inserter_share(TransactionId xid);
@@ -145,6 +144,8 @@ extern void qdb_view_init(QdbView *view, Relation rel, Buffer buf);
 extern void qdb_view_init_copy(QdbView *view, Relation rel, Page page, BlockNumber blk);
 extern void qdb_view_done(QdbView *view);
 extern bool qdb_view_row(QdbView *view, OffsetNumber off, QdbRow *row);
+extern bool qdb_page_is_known(Page page);
+extern void qdb_page_check(Relation rel, Buffer buf);
 extern Buffer qdb_read_buffer(Relation rel, BlockNumber blk, BufferAccessStrategy strategy);
 
 /*

@@ -559,31 +559,3 @@ qdb_page_prune(Page page, const QdbPruneList *list)
 	compact(page, Max(last, list->tight ? 1 : Min(special->cap, QDB_FIRST_CAP)));
 	qdb_page_trim_offsets(page);
 }
-
-/* ---- checks ---- */
-
-/*
- * Refuses a page that is not ours, or of a version that this code does not
- * know.  New pages pass.
- */
-void
-qdb_page_check(Relation rel, BlockNumber blk, Page page)
-{
-	QdbSpecial *special = QdbPageSpecial(page);
-	uint16		start = ((PageHeader) page)->pd_special;
-
-	if (PageIsNew(page))
-		return;
-	if (!(special->kind == QDB_KIND_DATA && start == QDB_SPECIAL_OFFSET) &&
-		!(special->kind == QDB_KIND_OVERFLOW && start == QDB_OVERFLOW_START))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("page %u of table \"%s\" is not of access method quantadb",
-						blk, RelationGetRelationName(rel))));
-	if (special->version != QDB_PAGE_VERSION)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("page %u of table \"%s\" has format version %u, but this server knows %u",
-						blk, RelationGetRelationName(rel), special->version, QDB_PAGE_VERSION),
-				 errhint("A newer version of the extension may know it.")));
-}

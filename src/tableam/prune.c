@@ -214,10 +214,25 @@ plan_entries(QdbPrune *p)
 static void
 classify_rows(QdbPrune *p)
 {
+	Page		page = p->view->page;
+	const unsigned lower = ((PageHeader) page)->pd_lower;
+	unsigned	used = lower + QdbPageSpecial(page)->cap * sizeof(QdbXact);
+
 	for (OffsetNumber off = FirstOffsetNumber; off <= p->max; off++)
 	{
+		const ItemIdData lp = *PageGetItemId(page, off);
 		QdbRow		row;
 
+		/* What cannot be packed is found out before a critical section. */
+		if (lp.lp_flags == LP_NORMAL)
+		{
+			used += lp.lp_len;
+			if (unlikely(used > QDB_SPECIAL_OFFSET || lp.lp_off < lower))
+				ereport(ERROR,
+						(errcode(ERRCODE_DATA_CORRUPTED),
+						 errmsg("rows of page %u of table \"%s\" overlap", p->view->blk,
+								RelationGetRelationName(p->view->rel))));
+		}
 		if (QdbPageRowIsCold(p->view->page, off))
 		{
 			p->htsv[off] = HEAPTUPLE_LIVE;

@@ -293,7 +293,7 @@ plan_target_page(QdbUpdate *u)
 
 	if (blk == InvalidBlockNumber || blk == c->blk)
 		return false;
-	buf = qdb_read_buffer(c->rel, blk, NULL);
+	buf = ReadBuffer(c->rel, blk);
 
 	/* Out of order, so only if no one has it. */
 	if (ConditionalLockBuffer(buf))
@@ -301,7 +301,7 @@ plan_target_page(QdbUpdate *u)
 		Page		page = BufferGetPage(buf);
 
 		u->newbuf = buf;
-		if (!PageIsNew(page) && !PageIsAllVisible(page) && qdb_page_has_room(page, want, &room) &&
+		if (qdb_page_is_known(page) && !PageIsNew(page) && !PageIsAllVisible(page) && qdb_page_has_room(page, want, &room) &&
 			plan_two_pages(u))
 			return true;
 		LockBuffer(buf, BUFFER_LOCK_UNLOCK);

@@ -7,17 +7,71 @@
  */
 #include "tableam/internal.h"
 
-/* Reads a block and makes sure that it is of a known format. */
+/*
+ * Is it a page of ours, which code that knows no more than its kind can look at?
+ * New pages are.  Without the lock "no" may be wrong: it is being made just now.
+ */
+bool
+qdb_page_is_known(Page page)
+{
+	const QdbSpecial *special = QdbPageSpecial(page);
+	uint16		start = ((PageHeader) page)->pd_special;
+
+	if (PageIsNew(page))
+		return true;
+	if (special->version != QDB_PAGE_VERSION || PageGetMaxOffsetNumber(page) > QDB_MAX_OFFSETS)
+		return false;
+	if (special->kind == QDB_KIND_DATA)
+		return start == QDB_SPECIAL_OFFSET && special->cap >= 1 && special->cap <= QDB_MAX_CAP &&
+			((PageHeader) page)->pd_upper <= QDB_SPECIAL_OFFSET - special->cap * sizeof(QdbXact);
+	return special->kind == QDB_KIND_OVERFLOW && start == QDB_OVERFLOW_START;
+}
+
+/*
+ * Refuses a page that is not ours, or of a version that this code does not
+ * know.  The caller has it pinned, and must not have it locked, nor a page that
+ * comes after it in the order of locks.
+ */
+void
+qdb_page_check(Relation rel, Buffer buf)
+{
+	BlockNumber blk = BufferGetBlockNumber(buf);
+	PGAlignedBlock copy;
+	QdbSpecial *special = QdbPageSpecial((Page) copy.data);
+
+	if (likely(qdb_page_is_known(BufferGetPage(buf))))
+		return;
+	LockBuffer(buf, BUFFER_LOCK_SHARE);
+	memcpy(copy.data, BufferGetPage(buf), BLCKSZ);
+	LockBuffer(buf, BUFFER_LOCK_UNLOCK);
+	if (qdb_page_is_known((Page) copy.data))
+		return;
+	if (special->kind != QDB_KIND_DATA && special->kind != QDB_KIND_OVERFLOW)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("page %u of table \"%s\" is not of access method quantadb",
+						blk, RelationGetRelationName(rel))));
+	if (special->version != QDB_PAGE_VERSION)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("page %u of table \"%s\" has format version %u, but this server knows %u",
+						blk, RelationGetRelationName(rel), special->version, QDB_PAGE_VERSION),
+				 errhint("A newer version of the extension may know it.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("header of page %u of table \"%s\" is damaged", blk, RelationGetRelationName(rel))));
+}
+
+/*
+ * Reads a block and makes sure that it is of a known format.  That may take its
+ * lock for a moment.
+ */
 Buffer
 qdb_read_buffer(Relation rel, BlockNumber blk, BufferAccessStrategy strategy)
 {
 	Buffer		buf = ReadBufferExtended(rel, MAIN_FORKNUM, blk, RBM_NORMAL, strategy);
 
-	/*
-	 * What is looked at never changes once a page is initialized, and the
-	 * kind only between two that both pass.
-	 */
-	qdb_page_check(rel, blk, BufferGetPage(buf));
+	qdb_page_check(rel, buf);
 	return buf;
 }
 
