@@ -27,6 +27,7 @@
 #include "core/frame.h"
 #include "core/plan.h"
 #include "core/quorum.h"
+#include "core/resync.h"
 #include "core/state.h"
 #include "core/transfer.h"
 #include "core/steps.h"
@@ -253,7 +254,8 @@ typedef struct QdbStreamStatus
 /* A clone, rewind or other resynchronisation of a node. */
 typedef struct QdbProgress
 {
-	char		step[16];		/* "clone", "rewind", ...; empty: none */
+	char		step[16];		/* "clone", or of a rewind (core/resync.h);
+								 * empty: none */
 	uint64		done;			/* bytes */
 	uint64		total;			/* bytes; 0 unknown */
 } QdbProgress;

@@ -185,6 +185,7 @@ note_heartbeat(QdbPeer *peer, const QdbHeartbeat *beat)
 	strlcpy(peer->progress.step, beat->step, sizeof(peer->progress.step));
 	peer->progress.done = beat->done;
 	peer->progress.total = beat->total;
+	qdb_resync_note(&peer->rewound, qdb_co.state->epoch, peer->boot, beat->step, beat->done, qdb_co.now_us);
 	peer->upstream = beat->upstream;
 	peer->redo = beat->redo;
 	peer->promised = beat->promised;

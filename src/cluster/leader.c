@@ -20,6 +20,20 @@ static bool pending = false;
 static int64 next_decision_us = 0;
 static int64 next_transfer_us = 0;
 
+/* Who leads Raft may be the one that rewinds. */
+static int64
+own_rewind_moved_us(void)
+{
+	static QdbResyncWatch watch;
+	QdbProgress progress;
+
+	SpinLockAcquire(&qdb_shared->mutex);
+	progress = qdb_shared->progress;
+	SpinLockRelease(&qdb_shared->mutex);
+	qdb_resync_note(&watch, qdb_co.state->epoch, qdb_co.self.boot, progress.step, progress.done, qdb_co.now_us);
+	return watch.moved_us;
+}
+
 static void
 view_self(QdbPeerView *view, const QdbGrant *last)
 {
@@ -29,6 +43,7 @@ view_self(QdbPeerView *view, const QdbGrant *last)
 	view->wal_end = qdb_co.wal_end;
 	view->why_not = qdb_co.why_not;
 	view->boot = qdb_co.self.boot;
+	view->rewound_us = own_rewind_moved_us();
 	view->quorum_epoch = qdb_shared->open_epoch;
 	if (pg_atomic_read_u64(&qdb_shared->quorum_epoch) == qdb_shared->open_epoch)
 		view->closed_membership = pg_atomic_read_u64(&qdb_shared->quorum_membership);
@@ -56,6 +71,7 @@ view_peer(QdbPeerView *view, const QdbPeer *peer)
 	view->wal_end = peer->wal_end;
 	view->why_not = peer->why_not;
 	view->boot = peer->boot;
+	view->rewound_us = peer->rewound.epoch == qdb_co.state->epoch ? peer->rewound.moved_us : 0;
 	view->quorum_epoch = peer->gate_epoch;
 	view->closed_membership = peer->closed_membership;
 }

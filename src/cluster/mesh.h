@@ -43,6 +43,7 @@ typedef struct QdbPeer
 	char		state[16];
 	char		why_not[QDB_REASON_SIZE];
 	QdbProgress progress;
+	QdbResyncWatch rewound;
 	uint64		upstream;		/* member that it streams from; 0 none */
 	XLogRecPtr	redo;			/* of its last checkpoint; 0 unknown */
 	bool		able;

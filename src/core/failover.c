@@ -23,7 +23,8 @@
  *		  | silent, but heard by another voter                 -> that one leads
  *		  | silent, heard by nobody of a majority              -> next epoch
  *		  | gate open: holder counts by the new membership     -> close the change
- *		  | gate not open within open_timeout                  -> next epoch
+ *		  | gate not open within open_timeout, which begins
+ *		  | anew while a rewind that it takes gets on          -> next epoch
  *		  | gate open: move Raft leadership, learner to voter
  *
  *-------------------------------------------------------------------------
@@ -584,12 +585,42 @@ time_to_open_ms(const QdbState *state)
 	return ms < UINT32_MAX ? (uint32_t) ms : UINT32_MAX;
 }
 
+/*
+ * When the seat last came nearer to its opening. Where it takes a voter that rewinds to
+ * open it, the next seat would take that one too, and its rewind would begin anew.
+ */
+static int64_t
+opening_moved_us(const Scene *scene)
+{
+	const QdbState *state = scene->state;
+	int64_t		latest = scene->view->epoch_seen_us;
+	uint64_t	ids[QDB_MAX_MEMBERS];
+	size_t		n = 0;
+
+	for (uint32_t i = 0; i < state->nmembers; i++)
+	{
+		const QdbMember *m = &state->members[i];
+		const QdbPeerView *peer = find_peer(scene->view, m->id);
+
+		if (m->role != QDB_ROLE_VOTER || peer == NULL || !is_connected(scene, m->id))
+			continue;
+		if (peer->rewound_us == 0 || has_passed(scene, peer->rewound_us, state->settings.open_ms))
+			ids[n++] = m->id;
+		else if (peer->rewound_us > latest)
+			latest = peer->rewound_us;
+	}
+	return qdb_is_majority(state, ids, n) ? scene->view->epoch_seen_us : latest;
+}
+
 static bool
 rule_not_opened(Scene *scene, QdbAction *action)
 {
+	uint64_t	ids[QDB_MAX_MEMBERS];
+
 	if (scene->grant->opened)
 		return false;
-	if (!has_passed(scene, scene->view->epoch_seen_us, time_to_open_ms(scene->state)))
+	if (!has_passed(scene, opening_moved_us(scene), time_to_open_ms(scene->state)) ||
+		!qdb_is_majority(scene->state, ids, list_connected(scene, ids)))
 		return true;
 	set_reason(action, "%s did not open in time", name_of(scene, scene->grant->holder));
 	return open_epoch(scene, action);

@@ -29,6 +29,8 @@ typedef struct QdbPeerView
 	bool		caught_up;		/* learner: has reached the primary's flush
 								 * position */
 	uint64_t	wal_end;		/* as its last heartbeat said; 0 unknown */
+	int64_t		rewound_us;		/* when it last came further in a rewind of
+								 * this epoch (resync.h); 0 never */
 } QdbPeerView;
 
 typedef struct QdbLeaderView

@@ -39,6 +39,8 @@ struct QdbFetch
 	uint32		head;			/* next to be asked */
 	uint32		tail;			/* next to be answered */
 	uint64		bytes;
+	QdbFetchReport report;		/* NULL: nobody asks */
+	void	   *report_arg;
 	int64		free_us;		/* throttled until then */
 	char		why[QDB_REASON_SIZE];
 };
@@ -62,10 +64,12 @@ qdb_fetch_error(const QdbFetch *fetch)
 	return fetch->why;
 }
 
-uint64
-qdb_fetch_bytes(const QdbFetch *fetch)
+void
+qdb_fetch_report(QdbFetch *fetch, QdbFetchReport report, void *arg)
 {
-	return fetch->bytes;
+	fetch->report = report;
+	fetch->report_arg = arg;
+	report(fetch->bytes, arg);
 }
 
 void
@@ -254,6 +258,8 @@ take_answer(QdbFetch *fetch)
 		return qdb_fetch_fail(fetch, "the source says: %.*s", (int) Min(answer.length, QDB_REASON_SIZE - 32),
 							  (const char *) answer.data);
 	fetch->bytes += answer.length;
+	if (fetch->report != NULL)
+		fetch->report(fetch->bytes, fetch->report_arg);
 	throttle(fetch, answer.length);
 	return way->take(fetch, &way->request, &answer, way->arg);
 }

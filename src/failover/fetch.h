@@ -37,8 +37,9 @@ extern void qdb_fetch_close(QdbFetch *fetch);
 extern const char *qdb_fetch_error(const QdbFetch *fetch);
 extern bool qdb_fetch_fail(QdbFetch *fetch, const char *fmt,...) pg_attribute_printf(2, 3);
 
-/* Bytes of file content received so far. */
-extern uint64 qdb_fetch_bytes(const QdbFetch *fetch);
+/* Calls report with the bytes so far, now and after each answer from here on. */
+typedef void (*QdbFetchReport) (uint64 bytes, void *arg);
+extern void qdb_fetch_report(QdbFetch *fetch, QdbFetchReport report, void *arg);
 
 /* Sends a request; takes answers where too many are under way. */
 extern bool qdb_fetch_ask(QdbFetch *fetch, const QdbTransferRequest *request, QdbFetchTake take, void *arg);

@@ -145,6 +145,15 @@ add_note(QdbRewind *rewind)
 	qdb_rewind_control(rewind);
 }
 
+/* After each answer: a relation alone can take long. */
+static void
+show_fetched(uint64 done, void *arg)
+{
+	const QdbRewind *rewind = arg;
+
+	qdb_set_progress(QDB_REWIND_FETCH, done, Max(rewind->bytes_total, done));
+}
+
 static void
 do_rewind(QdbRewind *rewind)
 {
@@ -158,6 +167,7 @@ do_rewind(QdbRewind *rewind)
 	qdb_rewind_find_checkpoint(rewind);
 	qdb_rewind_scan(rewind);
 	log_begin(rewind);
+	qdb_fetch_report(rewind->fetch, show_fetched, rewind);
 	qdb_rewind_files(rewind);
 	qdb_rewind_wal(rewind);
 	check_recovery(rewind);

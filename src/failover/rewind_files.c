@@ -142,14 +142,6 @@ write_item(Fetched *item, const void *data, int length, off_t offset)
 	}
 }
 
-static void
-show_progress(QdbRewind *rewind)
-{
-	uint64		done = qdb_fetch_bytes(rewind->fetch);
-
-	qdb_set_progress("rewind", done, Max(rewind->bytes_total, done));
-}
-
 static bool
 take_range(QdbFetch *fetch, const QdbTransferRequest *request, const QdbTransferAnswer *answer, void *arg)
 {
@@ -204,7 +196,6 @@ fetch_whole(FileWork *work, const SourceFile *source)
 		qdb_rewind_need(work->rewind, qdb_fetch_ask(work->rewind->fetch, &request, take_range, item));
 		request.offset += request.length;
 	} while (request.offset < source->size);
-	show_progress(work->rewind);
 }
 
 static void
@@ -214,7 +205,6 @@ send_blocks(FileWork *work, Fetched *item, QdbTransferRequest *request)
 		return;
 	qdb_rewind_need(work->rewind, qdb_fetch_ask(work->rewind->fetch, request, take_blocks, item));
 	request->nblocks = 0;
-	show_progress(work->rewind);
 }
 
 /* The blocks of one segment: those in the map and all from tail_from on. */
@@ -460,5 +450,4 @@ qdb_rewind_files(QdbRewind *rewind)
 	}
 	qdb_rewind_need(rewind, qdb_fetch_finish(rewind->fetch));
 	add_fetched(&work);
-	show_progress(rewind);
 }

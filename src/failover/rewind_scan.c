@@ -24,6 +24,8 @@
 #include "failover/rewind.h"
 #include "miscadmin.h"
 
+#define SHOW_BYTES	(1024 * 1024)
+
 static QdbWalPath *
 path_of(TimeLineID timeline)
 {
@@ -280,11 +282,23 @@ make_table(const char *name, Size key, Size entry)
 	return hash_create(name, 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+/* How much of it is read, of what startup has replayed. */
+static void
+show_scanned(const QdbRewind *rewind)
+{
+	XLogRecPtr	replayed = GetXLogReplayRecPtr(NULL);
+	uint64		total = replayed > rewind->fork ? replayed - rewind->fork : 0;
+	uint64		done = rewind->own_end - rewind->fork;
+
+	qdb_set_progress(QDB_REWIND_SCAN, done, Max(done, total));
+}
+
 /* From the fork to the true end: startup may still replay what it has not yet. */
 void
 qdb_rewind_scan(QdbRewind *rewind)
 {
 	XLogReaderState *reader = qdb_wal_reader(rewind->own_path);
+	XLogRecPtr	shown = rewind->fork;
 	char	   *message;
 
 	rewind->relations = make_table("diverged relations", sizeof(RelFileNode), sizeof(QdbDivergedRelation));
@@ -300,6 +314,11 @@ qdb_rewind_scan(QdbRewind *rewind)
 		note_blocks(rewind, reader);
 		qdb_lost_count(rewind->lost.lost, reader);
 		rewind->own_end = reader->EndRecPtr;
+		if (rewind->own_end - shown >= SHOW_BYTES)
+		{
+			shown = rewind->own_end;
+			show_scanned(rewind);
+		}
 	}
 	qdb_wal_reader_free(reader);
 	if (rewind->own_end < GetXLogReplayRecPtr(NULL))

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/base.h"
 #include "common/file_perm.h"
 #include "common/file_utils.h"
 #include "failover/stage.h"
@@ -207,7 +208,7 @@ qdb_stage_add_symlink(QdbStage *stage, const char *target, const char *path)
  * written the bulk; the single fsyncs are what reports an error reliably.
  */
 static void
-sync_tree(const char *path)
+sync_tree(const char *path, uint64 *synced)
 {
 	DIR		   *dir = AllocateDir(path);
 	struct dirent *entry;
@@ -224,9 +225,11 @@ sync_tree(const char *path)
 		if (lstat(child, &st) != 0)
 			report_error("stat file", child);
 		if (S_ISDIR(st.st_mode))
-			sync_tree(child);
+			sync_tree(child, synced);
 		else if (S_ISREG(st.st_mode) && !qdb_fsync_path(child, false))
 			report_error("fsync file", child);
+		*synced += st.st_size;
+		qdb_set_progress(QDB_REWIND_SYNC, *synced, 0);
 	}
 	FreeDir(dir);
 	if (!qdb_fsync_path(path, true))
@@ -237,13 +240,15 @@ static void
 sync_stage(const char *also)
 {
 	int			fd = OpenTransientFile(QDB_STAGE_DIR, O_RDONLY | PG_BINARY);
+	uint64		synced = 0;
 
+	qdb_set_progress(QDB_REWIND_SYNC, 0, 0);
 	if (fd < 0 || syncfs(fd) != 0)
 		report_error("synchronize directory", QDB_STAGE_DIR);
 	CloseTransientFile(fd);
-	sync_tree(QDB_STAGE_DIR);
+	sync_tree(QDB_STAGE_DIR, &synced);
 	if (also[0] != '\0')
-		sync_tree(also);
+		sync_tree(also, &synced);
 	if (!qdb_fsync_path("quantadb", true) || !qdb_fsync_path(".", true))
 		report_error("fsync directory", DataDir);
 }

@@ -134,6 +134,21 @@ find_incarnation(const QdbState *state, uint64 incarnation)
 	return NULL;
 }
 
+/* Who asked for a removal waits for its answer before he asks again. */
+static bool
+removal_waits(const SimNode * node)
+{
+	for (int i = 0; i < QDB_MAX_REQUESTS; i++)
+	{
+		const QdbRequest *request = &node->shared->requests[i];
+
+		if (request->kind == QDB_REQ_REMOVE && request->state != QDB_REQUEST_FREE &&
+			request->state != QDB_REQUEST_DONE)
+			return true;
+	}
+	return false;
+}
+
 static void
 join_step(SimNode * node, uint64 unused, uint64 unused2)
 {
@@ -162,7 +177,8 @@ join_step(SimNode * node, uint64 unused, uint64 unused2)
 	}
 	if (node->lost.member != 0 && qdb_member_by_id(state, node->lost.member) != NULL)
 	{
-		(void) sim_request_named(other, QDB_REQ_REMOVE, qdb_member_by_id(state, node->lost.member)->name, 0);
+		if (!removal_waits(other))
+			(void) sim_request_named(other, QDB_REQ_REMOVE, qdb_member_by_id(state, node->lost.member)->name, 0);
 		return;
 	}
 	command.token.id = sim_random() | 1;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/failover.h"
+#include "core/resync.h"
 #include "fixture.h"
 
 #define UNIX		(INT64_C(1700000000) * 1000 * MS)
@@ -141,6 +142,63 @@ each_unopened_seat_gets_longer(void)
 	s.settings.open_ms = 5000;
 	v.epoch_seen_us = NOW - 5000 * MS;
 	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+}
+
+static void
+seat_waits_for_rewinds_that_it_takes(void)
+{
+	make_cluster(3);
+	make_view(3);
+	s.grants[s.ngrants - 1].opened = false;
+	v.peers[1].rewound_us = NOW - 1000 * MS;
+	/* Two others could open it, and did not. */
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+	v.peers[2].connected = false;
+	CHECK(decide() == QDB_ACT_NONE);
+	v.peers[2].connected = true;
+	v.peers[2].rewound_us = NOW - 4000 * MS;
+	CHECK(decide() == QDB_ACT_NONE);
+	v.peers[1].rewound_us = NOW - 5000 * MS;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);
+	v.peers[2].rewound_us = NOW - 5000 * MS;
+	CHECK(decide() == QDB_ACT_OPEN_EPOCH);	/* both stand still */
+	/* Alone, it cannot have another epoch. */
+	v.self = 1;
+	v.peers[1].connected = v.peers[2].connected = false;
+	CHECK(decide() == QDB_ACT_NONE);
+}
+
+static void
+rewind_moves_on_past_its_best_attempt(void)
+{
+	QdbResyncWatch w = {0};
+
+	qdb_resync_note(&w, 7, 3, "", 0, 10);
+	CHECK(w.moved_us == 0);
+	qdb_resync_note(&w, 7, 3, "clone", 100, 20);
+	CHECK(w.moved_us == 0);
+	qdb_resync_note(&w, 7, 3, QDB_REWIND_SCAN, 1000, 30);
+	CHECK(w.moved_us == 30);
+	qdb_resync_note(&w, 7, 3, QDB_REWIND_SCAN, 1000, 40);
+	CHECK(w.moved_us == 30);
+	qdb_resync_note(&w, 7, 3, QDB_REWIND_FETCH, 10, 50);
+	CHECK(w.moved_us == 50);
+	/* It fails, and begins anew. */
+	qdb_resync_note(&w, 7, 3, "", 0, 60);
+	qdb_resync_note(&w, 7, 3, QDB_REWIND_SCAN, 2000, 70);
+	qdb_resync_note(&w, 7, 3, QDB_REWIND_FETCH, 10, 80);
+	CHECK(w.moved_us == 50);
+	qdb_resync_note(&w, 7, 3, QDB_REWIND_FETCH, 11, 90);
+	CHECK(w.moved_us == 90);
+	qdb_resync_note(&w, 7, 3, QDB_REWIND_SYNC, 0, 100);
+	CHECK(w.moved_us == 100);
+	/* Applied; restarts without work in between do not count. */
+	qdb_resync_note(&w, 7, 4, "", 0, 200);
+	CHECK(w.moved_us == 200);
+	qdb_resync_note(&w, 7, 5, "", 0, 300);
+	CHECK(w.moved_us == 200);
+	qdb_resync_note(&w, 8, 6, "", 0, 400);
+	CHECK(w.moved_us == 0);
 }
 
 static void
@@ -710,6 +768,8 @@ static const Test tests[] = {
 	TEST(table_while_seated),
 	TEST(a_clock_that_was_ahead_delays_no_failover),
 	TEST(each_unopened_seat_gets_longer),
+	TEST(seat_waits_for_rewinds_that_it_takes),
+	TEST(rewind_moves_on_past_its_best_attempt),
 	TEST(table_while_paused),
 	TEST(table_while_epoch_open),
 	TEST(wanted_member_gets_a_moment),
