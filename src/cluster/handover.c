@@ -4,7 +4,7 @@
  *		The holder gives its seat up: for a MOVE, because it is sick, or because it
  *		shuts down.
  *
- *	near		the target streams and is nearly there; writes go on
+ *	near		the target streams and is nearly there, its replay too; writes go on
  *	freeze		fenced: no write is acknowledged any more; WAL ends for good
  *	catch up	a quorum and the target have all of it
  *	release		RELEASE is proposed until its outcome is known
@@ -35,6 +35,8 @@
 #include "cluster/internal.h"
 
 #define NEAR_BYTES			(4 * 1024 * 1024)
+#define REPLAY_BYTES		(64 * 1024 * 1024)	/* replayed in no time, while
+												 * nobody can write */
 #define NEAR_US				(5 * 1000 * 1000)
 #define FREEZE_US			(2 * 1000 * 1000)
 #define GRACE_US			(50 * 1000) /* for transactions to end by
@@ -74,17 +76,20 @@ go_to(Step next)
 	step_us = qdb_co.now_us;
 }
 
-/* Flush position of a streaming member; 0: it does not stream. */
+/* Flush position of a streaming member, 0: it does not stream; *apply (may be NULL): of its replay. */
 static XLogRecPtr
-stream_flush(uint64 member)
+stream_flush(uint64 member, XLogRecPtr *apply)
 {
 	XLogRecPtr	flush = 0;
 
 	SpinLockAcquire(&qdb_shared->mutex);
 	for (int i = 0; i < QDB_MAX_MEMBERS; i++)
 	{
-		if (qdb_shared->streams[i].member == member && qdb_shared->streams[i].streaming)
-			flush = qdb_shared->streams[i].flush;
+		if (qdb_shared->streams[i].member != member || !qdb_shared->streams[i].streaming)
+			continue;
+		flush = qdb_shared->streams[i].flush;
+		if (apply != NULL)
+			*apply = qdb_shared->streams[i].apply;
 	}
 	SpinLockRelease(&qdb_shared->mutex);
 	return flush;
@@ -170,11 +175,12 @@ begin_freeze(void)
 static void
 wait_until_near(const QdbMove *move)
 {
-	XLogRecPtr	flush = stream_flush(move->target);
+	XLogRecPtr	applied = 0;
+	XLogRecPtr	flush = stream_flush(move->target, &applied);
 	XLogRecPtr	end = GetFlushRecPtr(NULL);
 	char		why[QDB_REASON_SIZE];
 
-	if (flush != 0 && flush + NEAR_BYTES >= end)
+	if (flush != 0 && flush + NEAR_BYTES >= end && applied + REPLAY_BYTES >= end)
 		begin_freeze();
 	else if (!is_late(move->force ? NEAR_US / 5 : NEAR_US))
 		return;
@@ -184,8 +190,12 @@ wait_until_near(const QdbMove *move)
 		give_up("it does not stream from the primary");
 	else
 	{
-		snprintf(why, sizeof(why), "it is %llu bytes behind and does not catch up",
-				 (unsigned long long) (end - flush));
+		if (flush + NEAR_BYTES >= end)
+			snprintf(why, sizeof(why), "its replay is %llu bytes behind and does not catch up",
+					 (unsigned long long) (end - applied));
+		else
+			snprintf(why, sizeof(why), "it is %llu bytes behind and does not catch up",
+					 (unsigned long long) (end - flush));
 		give_up(why);
 	}
 }
@@ -216,7 +226,7 @@ catch_up(const QdbMove *move)
 	bool		sick = sickness[0] != '\0';
 
 	qdb_wake_streamer();
-	if (quorum_has(goal) && (sick || stream_flush(move->target) >= goal))
+	if (quorum_has(goal) && (sick || stream_flush(move->target, NULL) >= goal))
 		go_to(STEP_RELEASE);
 	else if (is_late(CATCH_UP_US) && (sick ? !qdb_is_async(qdb_co.state) : move->force))
 		go_to(STEP_RELEASE);

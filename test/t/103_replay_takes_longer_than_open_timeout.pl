@@ -1,5 +1,5 @@
 # A failover whose WAL takes longer to replay than open_timeout allows for has an end all the same:
-# no seat begins replay anew.
+# no seat begins replay anew.  Who is asked to switch over to such a node is told so first.
 use strict;
 use warnings;
 use QuantaCluster;
@@ -19,15 +19,18 @@ for my $i (@others)
 	$c->wait_for(sub { $c->sql($i, 'SELECT pg_get_wal_replay_pause_state()') eq 'paused' }, 60, "n$i replays nothing");
 }
 # In transactions of their own, so that the table stays small.
-$c->sql($p, "DO 'BEGIN FOR i IN 1..60 LOOP UPDATE t SET x = x + 1; COMMIT; END LOOP; END'");
+$c->sql($p, "DO 'BEGIN FOR i IN 1..80 LOOP UPDATE t SET x = x + 1; COMMIT; END LOOP; END'");
 my $epoch = $c->sql($p, 'SELECT epoch FROM quantadb_status()');
+my ($code, undef, $err) = $c->sql_try($p, "SELECT quantadb_promote('n$others[0]')", timeout => 120);
+like($err, qr/its replay is \d+ bytes behind/, 'no switchover to who has that much to replay');
+is($c->sql($p, 'SELECT epoch FROM quantadb_status()'), $epoch, 'the primary is as before');
 $c->kill_all($p);
 my $begin = time;
 my $n;
 $c->wait_for(sub { $n = $c->primary; $n && $n != $p && $c->write_ok($n) }, 120, 'a primary in spite of that');
 pass('a primary in spite of that');
 note(sprintf('%.1f s, %d epochs', time - $begin, $c->sql($n, 'SELECT epoch FROM quantadb_status()') - $epoch));
-is($c->sql($n, 'SELECT min(x) FROM t'), '61', 'nothing is lost');
+is($c->sql($n, 'SELECT min(x) FROM t'), '81', 'nothing is lost');
 my $log = join('', map { QuantaCluster::slurp($c->node($_)->{log}) } @others);
 my @begun = $log =~ m{Promoting to PRIMARY role: .* from ([0-9A-F]+)/([0-9A-F]+) of timeline \d+\n.*Replay has come to ([0-9A-F]+)/([0-9A-F]+)}g;
 cmp_ok(scalar @begun, '>=', 4, 'a promotion was begun');
