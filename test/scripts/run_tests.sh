@@ -18,6 +18,7 @@ make=${MAKE:-make}
 unset MAKEFLAGS MFLAGS MAKELEVEL
 passed=0
 failed=0
+model=
 
 "$top/test/scripts/deps.sh" "$([ "${1:-}" = long ] && echo long || echo test)" || exit 1
 RAFT_CFLAGS=$(sed -n 's/^RAFT_CFLAGS = //p' build/deps.mk)
@@ -58,11 +59,13 @@ tally() {	# name, log, exit code
 }
 
 step() {	# name, command...
-	local name=$1 log=$work/log/$1.log
+	local name=$1 log=$work/log/$1.log began=$SECONDS code
 	shift
 	note "$name"
 	"$@" 2>&1 | tee "$log"
-	tally "$name" "$log" "${PIPESTATUS[0]}"
+	code=${PIPESTATUS[0]}
+	echo "# $name: $((SECONDS - began)) s"
+	tally "$name" "$log" "$code"
 }
 
 # pg_regress prints "test basic ... ok"; as TAP lines these count like the rest.
@@ -78,6 +81,7 @@ regress() {
 
 finish() {
 	local code=1
+	[ -n "$model" ] && kill "$model" 2>/dev/null
 	if [ "$failed" = 0 ] && [ "$passed" -gt 0 ]; then
 		as_root rm -rf "$work"
 		code=0
@@ -102,16 +106,28 @@ cp -r "$top/expected" "$work/test/"
 as_root chown -R postgres: "$work/data" "$work/test"
 as_root chmod -R a+rX "$work"
 
+# Begun beside other steps; these run in shells of their own, whose child it is not.
+finish_model() {
+	tail --pid="$model" -f /dev/null
+	cat "$work/model"
+	return "$(cat "$work/model.code" 2>/dev/null || echo 1)"
+}
+
 if [ -z "${QUANTADB_TESTS:-}" ]; then
-	[ -f test/unit/run.sh ] && step unit bash test/unit/run.sh
-	[ -f test/unit/run_raft.sh ] && step unit_raft bash test/unit/run_raft.sh
-	step sim bash test/sim/run.sh test
-	step model sh test/scripts/model.sh "$([ "${1:-}" = long ] && echo full || echo quick)"
+	# Spin uses one core, and these the other.
+	(sh test/scripts/model.sh "$([ "${1:-}" = long ] && echo full || echo quick)" >"$work/model" 2>&1
+	echo $? >"$work/model.code") &
+	model=$!
+	step unit bash test/unit/run.sh
+	step unit_raft bash test/unit/run_raft.sh
 	step fuzz_corpus bash test/fuzz/run.sh replay
 	step chaos_check perl -Itest/chaos test/chaos/check.t
 	step chaos_shim perl test/chaos/shim.t
 	step layers bash test/scripts/check_layers.sh
 	step regress regress
+	step model finish_model
+	model=
+	step sim bash test/sim/run.sh test
 fi
 
 # PostgreSQL's own suites on our tables; also by the name regress_am.
