@@ -58,7 +58,7 @@ typedef struct QdbSegmentView
 	bool		exists;			/* here */
 	uint64_t	local_size;
 	uint64_t	source_size;
-	bool		recreated;		/* made here after the fork */
+	bool		recreated;		/* made or dropped here after the fork */
 	uint32_t	cut_block;		/* cut here after the fork, in this segment;
 								 * QDB_NO_BLOCK: not */
 } QdbSegmentView;

@@ -32,7 +32,7 @@
 typedef struct QdbDivergedRelation
 {
 	RelFileNode node;			/* key */
-	bool		recreated;		/* its file was made there */
+	bool		recreated;		/* its file was made or dropped there */
 	BlockNumber cut;			/* least size that it was cut to; or
 								 * InvalidBlockNumber */
 } QdbDivergedRelation;
@@ -51,7 +51,7 @@ typedef struct QdbDivergedSegment
 	uint32		nblocks;
 } QdbDivergedSegment;
 
-/* A database folder made there: all in it counts as recreated. */
+/* A database folder made or dropped there: all in it counts as recreated. */
 typedef struct QdbDatabaseKey
 {
 	Oid			tablespace;

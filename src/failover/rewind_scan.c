@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/transam.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogrecovery.h"
@@ -206,6 +207,36 @@ note_database(QdbRewind *rewind, Oid tablespace, Oid database)
 	(void) hash_search(rewind->databases, &key, HASH_ENTER, NULL);
 }
 
+/* Replay may remove them until the end: they are fetched, whatever is here now. */
+static void
+note_dropped(QdbRewind *rewind, const RelFileNode *nodes, int n)
+{
+	for (int i = 0; i < n; i++)
+		note_relation(rewind, &nodes[i])->recreated = true;
+}
+
+static void
+note_end_of_transaction(QdbRewind *rewind, XLogReaderState *record)
+{
+	uint8		info = XLogRecGetInfo(record);
+	uint8		kind = info & XLOG_XACT_OPMASK;
+
+	if (kind == XLOG_XACT_COMMIT || kind == XLOG_XACT_COMMIT_PREPARED)
+	{
+		xl_xact_parsed_commit commit;
+
+		ParseCommitRecord(info, (xl_xact_commit *) XLogRecGetData(record), &commit);
+		note_dropped(rewind, commit.xnodes, commit.nrels);
+	}
+	else if (kind == XLOG_XACT_ABORT || kind == XLOG_XACT_ABORT_PREPARED)
+	{
+		xl_xact_parsed_abort ended;
+
+		ParseAbortRecord(info, (xl_xact_abort *) XLogRecGetData(record), &ended);
+		note_dropped(rewind, ended.xnodes, ended.nrels);
+	}
+}
+
 /* Records that change files otherwise than by the blocks that they name. */
 static void
 note_special(QdbRewind *rewind, XLogReaderState *record)
@@ -243,6 +274,15 @@ note_special(QdbRewind *rewind, XLogReaderState *record)
 
 		note_database(rewind, create->tablespace_id, create->db_id);
 	}
+	else if (rmid == RM_DBASE_ID && info == XLOG_DBASE_DROP)
+	{
+		xl_dbase_drop_rec *drop = (xl_dbase_drop_rec *) data;
+
+		for (int i = 0; i < drop->ntablespaces; i++)
+			note_database(rewind, drop->tablespace_ids[i], drop->db_id);
+	}
+	else if (rmid == RM_XACT_ID)
+		note_end_of_transaction(rewind, record);
 	else if (rmid == RM_XLOG_ID && info == XLOG_FPW_CHANGE)
 	{
 		bool		on;

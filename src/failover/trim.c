@@ -336,12 +336,15 @@ trim_file(const char *path, TimeLineID timeline, XLogSegNo segno, bool history, 
 	return history ? qdb_discard_wal(path) : discard_segment(trim, path, segno);
 }
 
-/* Has startup read past the fork?  Then why says what is needed. */
+/*
+ * Has startup begun to replay what is past the fork?  A record that it is in the middle of counts:
+ * what that has removed no replay brings back.  Then why says what is needed.
+ */
 static bool
 replayed_past(const QdbState *state, const QdbGrant *grant, char *why)
 {
 	TimeLineID	timeline;
-	XLogRecPtr	replayed = GetXLogReplayRecPtr(&timeline);
+	XLogRecPtr	replayed = GetCurrentReplayRecPtr(&timeline);
 	XLogRecPtr	limit;
 
 	if (!qdb_history_limit(state, grant, timeline, &limit))
@@ -477,9 +480,9 @@ qdb_match_history(const QdbState *state, const QdbEndOfWal *end, char *why)
 		return -1;
 
 	/*
-	 * Startup may hold a record of the tail that it has read and not replayed
-	 * (a query is in its way), and it keeps a timeline that it has adopted:
-	 * only a new startup process forgets them.
+	 * Startup may hold a record of the tail that it has read and not begun to
+	 * replay, and it keeps a timeline that it has adopted: only a new startup
+	 * process forgets them.
 	 */
 	if (tail || trim.forgot_timeline)
 	{

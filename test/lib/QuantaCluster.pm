@@ -296,14 +296,15 @@ sub start
 }
 
 # Starts node $i so that it dies right after it did $call (unlink, rename) to the file of
-# that name, the first time after $self->arm_killer.
+# that name, the first time after $self->arm_killer.  stop: the process that did it is stopped.
 sub start_with_killer
 {
-	my ($self, $i, $call, $name) = @_;
+	my ($self, $i, $call, $name, %args) = @_;
 	my $library = "$self->{dir}/killer.so";
 	(my $source = __FILE__) =~ s/QuantaCluster\.pm$/killer.c/;
 	run_ok('cc', '-shared', '-fPIC', '-O1', '-o', $library, $source, '-ldl') unless -e $library;
 	local @ENV{qw(LD_PRELOAD QDB_KILL_AT QDB_KILL_ARMED)} = ($library, "$call $name", "$self->{dir}/armed");
+	local $ENV{QDB_KILL_STOPS} = 1 if $args{stop};
 	$self->start($i);
 }
 

@@ -4,7 +4,8 @@
  *
  * QDB_KILL_AT is "unlink NAME" or "rename NAME" (of the target), NAME without folders, and
  * counts only while the file QDB_KILL_ARMED exists, which the kill removes.  Dies: this process
- * and its parent, the postmaster; the others follow by themselves.
+ * and its parent, the postmaster; the others follow by themselves.  With QDB_KILL_STOPS this
+ * process is stopped instead.
  *
  * With QDB_NO_EXCHANGE the file system cannot exchange two names, as some cannot.
  */
@@ -34,6 +35,11 @@ die_if_armed(int (*real_unlink) (const char *))
 
 	if (armed == NULL || real_unlink(armed) != 0)
 		return;
+	if (getenv("QDB_KILL_STOPS") != NULL)
+	{
+		raise(SIGSTOP);
+		return;
+	}
 	kill(getppid(), SIGKILL);
 	kill(getpid(), SIGKILL);
 }
