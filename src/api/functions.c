@@ -63,6 +63,7 @@ qdb_require_member(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this server is not a member of a cluster"),
+				 errdetail("It behaves as without the library until it is one."),
 				 errhint("Create a cluster with quantadb_init(), or join one with quantadb_join().")));
 }
 
@@ -103,7 +104,7 @@ result_hint(QdbResult result)
 		case QDB_LAST_VOTER:
 			return "Move the primary with quantadb_promote(), or make another member a voter, first.";
 		case QDB_BAD_TOKEN:
-			return "Get a new token with quantadb_join_token(); each is good for one use.";
+			return "The HTTP tokens are listed in the view quantadb_api_tokens.";
 		case QDB_BAD_VALUE:
 			return "The settings and their values are listed in the view quantadb_settings.";
 		case QDB_TOO_MANY:
@@ -183,7 +184,8 @@ copy_argument(char *field, size_t size, const char *value, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("value for \"%s\" is too long", name),
-				 errdetail("The limit is %zu bytes.", size - 1)));
+				 errdetail("It has %zu bytes, the limit is %zu.", strlen(value), size - 1),
+				 errhint("Give a shorter one.")));
 }
 
 static int
@@ -195,8 +197,20 @@ role_argument(const char *text)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid role: \"%s\"", text),
+				 errdetail("A voter counts in majorities; a replica has no vote."),
 				 errhint("Roles are \"voter\" and \"replica\".")));
 	return role;
+}
+
+void
+qdb_check_cluster_name(const char *name)
+{
+	if (name[0] == '\0' || strlen(name) >= QDB_NAME_SIZE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid name of a cluster"),
+				 errdetail("It must have 1 to %d bytes.", QDB_NAME_SIZE - 1),
+				 errhint("Give a short name, for example 'shop'.")));
 }
 
 int64
@@ -226,7 +240,9 @@ qdb_sql_join_token(PG_FUNCTION_ARGS)
 	if (ttl < 1 || ttl > 30 * SECS_PER_DAY)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("lifetime of a token must be between 1 second and 30 days")));
+				 errmsg("invalid lifetime of a token"),
+				 errdetail("It must be between 1 second and 30 days."),
+				 errhint("Give an interval, for example '1 hour'.")));
 	request->kind = QDB_REQ_TOKEN;
 	request->number = ttl;
 	strlcpy(request->text, role, sizeof(request->text));
@@ -249,6 +265,7 @@ qdb_sql_promote(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
 					 errmsg("there is no node \"\""),
+					 errdetail("The name is empty."),
 					 errhint("Name a member of the view quantadb_nodes, or none for this node.")));
 	}
 	request->flag = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
@@ -306,10 +323,7 @@ qdb_sql_recover(PG_FUNCTION_ARGS)
 	char	   *loss;
 
 	qdb_require_member();
-	if (name[0] == '\0' || strlen(name) >= QDB_NAME_SIZE)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("name of a cluster must have 1 to %d bytes", QDB_NAME_SIZE - 1)));
+	qdb_check_cluster_name(name);
 	request->kind = QDB_REQ_RECOVER;
 	strlcpy(request->text, name, sizeof(request->text));
 	qdb_run_request(request, PROPOSE_TIMEOUT_MS, "recover the cluster");

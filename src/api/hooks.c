@@ -235,10 +235,45 @@ executor_start(QueryDesc *query, int eflags)
 		standard_ExecutorStart(query, eflags);
 }
 
+/*
+ * On a node that is not the primary PostgreSQL refuses what functions write (sequences,
+ * large objects, messages in WAL) as late as its code does, at times as an internal
+ * error.  Say what it is, and where the primary is.
+ */
+static void
+explain_refusal(QdbGate gate, MemoryContext context)
+{
+	static const char suffix[] = " during recovery";
+	MemoryContext error_context;
+	ErrorData  *error;
+	size_t		length;
+
+	if (gate == QDB_GATE_INERT || gate == QDB_GATE_OPEN ||
+		(geterrcode() != ERRCODE_READ_ONLY_SQL_TRANSACTION && geterrcode() != ERRCODE_INTERNAL_ERROR))
+		return;
+	error_context = MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	length = error->message != NULL ? strlen(error->message) : 0;
+	if (error->sqlerrcode == ERRCODE_INTERNAL_ERROR &&
+		(length < strlen(suffix) || strcmp(error->message + length - strlen(suffix), suffix) != 0))
+	{
+		FreeErrorData(error);
+		MemoryContextSwitchTo(error_context);
+		return;
+	}
+	FlushErrorState();
+	error->sqlerrcode = ERRCODE_READ_ONLY_SQL_TRANSACTION;
+	if (error->hint == NULL)
+		error->hint = qdb_primary_hint();
+	ReThrowError(error);
+}
+
 /* Knows queries of the client from those inside of functions. */
 static void
 executor_run(QueryDesc *query, ScanDirection direction, uint64 count, bool execute_once)
 {
+	MemoryContext old_context = CurrentMemoryContext;
+
 	depth++;
 	PG_TRY();
 	{
@@ -247,28 +282,14 @@ executor_run(QueryDesc *query, ScanDirection direction, uint64 count, bool execu
 		else
 			standard_ExecutorRun(query, direction, count, execute_once);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
 		depth--;
+		explain_refusal(qdb_check_gate(), old_context);
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
-}
-
-/*
- * On a standby PostgreSQL refuses writes with the right SQLSTATE; add where
- * the primary is.
- */
-static void
-add_primary_hint(MemoryContext context)
-{
-	ErrorData  *error;
-
-	MemoryContextSwitchTo(context);
-	error = CopyErrorData();
-	FlushErrorState();
-	if (error->hint == NULL)
-		error->hint = qdb_primary_hint();
-	ReThrowError(error);
+	depth--;
 }
 
 static void
@@ -369,8 +390,7 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	}
 	PG_CATCH();
 	{
-		if (gate == QDB_GATE_STANDBY && geterrcode() == ERRCODE_READ_ONLY_SQL_TRANSACTION)
-			add_primary_hint(old_context);
+		explain_refusal(gate, old_context);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();

@@ -45,7 +45,11 @@
 PG_FUNCTION_INFO_V1(qdb_sql_init);
 PG_FUNCTION_INFO_V1(qdb_sql_join);
 
-/* What init writes; a boot as a member overrides the same. */
+/*
+ * What init writes; a boot as a member overrides the same.  The last three are on here
+ * (require_settings): written, an edited postgresql.conf and a reload cannot
+ * switch them off on a server that has not started as a member yet.
+ */
 static const struct
 {
 	const char *name;
@@ -54,6 +58,9 @@ static const struct
 	{"synchronous_standby_names", QDB_SYNC_STANDBY_NAMES},
 	{"wal_retrieve_retry_interval", "100ms"},
 	{"wal_keep_size", "1GB"},
+	{"fsync", "on"},
+	{"full_page_writes", "on"},
+	{"restart_after_crash", "on"},
 };
 
 /* value NULL: reset. */
@@ -86,7 +93,9 @@ adopt_settings(bool adopt)
 		alter_system(adopted[i].name, adopt ? adopted[i].value : NULL);
 	if (kill(PostmasterPid, SIGHUP) != 0)
 		ereport(ERROR,
-				(errmsg("could not signal the server to reload its configuration: %m")));
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not signal the server to reload its configuration: %m"),
+				 errhint("See whether the server still runs, then try again.")));
 }
 
 static bool
@@ -124,7 +133,9 @@ require_superuser(const char *what)
 	if (!superuser())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be superuser to %s", what)));
+				 errmsg("must be superuser to %s", what),
+				 errdetail("It gives the whole server to the cluster."),
+				 errhint("Let a superuser call it.")));
 }
 
 static void
@@ -145,6 +156,7 @@ require_stranger(bool or_removed)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this server is a member of a cluster already"),
+				 errdetail("A server is a member of one cluster at most."),
 				 errhint("See quantadb_status().")));
 }
 
@@ -193,10 +205,7 @@ qdb_sql_init(PG_FUNCTION_ARGS)
 
 	require_superuser("create a cluster");
 	require_stranger(false);
-	if (name[0] == '\0' || strlen(name) >= QDB_NAME_SIZE)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("name of a cluster must have 1 to %d bytes", QDB_NAME_SIZE - 1)));
+	qdb_check_cluster_name(name);
 	if (RecoveryInProgress())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -325,7 +334,11 @@ json_field(Jsonb *json, const char *name)
 	return getKeyJsonValueFromContainer(&json->root, name, strlen(name), NULL);
 }
 
-/* Has this database cluster anything that a user made? */
+/*
+ * Has this database cluster anything that a user made?  The catalogs of other databases
+ * cannot be read from here: of those that initdb makes, a file with a number that
+ * initdb does not give counts (a rewritten catalog too: better asked than dropped).
+ */
 static bool
 has_user_data(void)
 {
@@ -338,7 +351,12 @@ has_user_data(void)
 					" WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
 					" AND d.objid = c.oid AND d.deptype = 'e')"
 					" UNION ALL SELECT 1 FROM pg_catalog.pg_database"
-					" WHERE NOT datistemplate AND datname NOT IN ('postgres', pg_catalog.current_database())",
+					" WHERE datname NOT IN ('postgres', 'template0', 'template1', pg_catalog.current_database())"
+					" UNION ALL SELECT 1 FROM pg_catalog.pg_tablespace WHERE oid >= 16384"
+					" UNION ALL SELECT 1 FROM pg_catalog.pg_database d, pg_catalog.pg_ls_dir('base/' || d.oid) f"
+					" WHERE d.datname IN ('postgres', 'template0', 'template1')"
+					" AND d.datname <> pg_catalog.current_database()"
+					" AND CASE WHEN f ~ '^[0-9]+$' THEN f::pg_catalog.int8 >= 16384 END",
 					true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for user tables");
 	found = SPI_processed > 0;
@@ -373,6 +391,7 @@ check_discard(Jsonb *json, bool discard)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot join: this server has user tables, and its data would be replaced"),
+				 errdetail("Tables, databases or tablespaces were made here, in any of its databases."),
 				 errhint("Call quantadb_join() with discard_local_data => true if they are not needed.")));
 }
 

@@ -53,6 +53,7 @@ qdb_sql_rehearse(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("there is no node \"%s\"", name),
+				 errdetail("No member of the cluster has that name."),
 				 errhint("The members are listed in the view quantadb_nodes.")));
 	chosen = qdb_member_by_id(status->state, rehearsal.chosen);
 	put_text(values, nulls, 0, name);

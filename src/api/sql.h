@@ -27,6 +27,8 @@ extern char *qdb_utf8_argument(const struct varlena *value);
 extern Datum qdb_text_datum(const char *utf8);
 
 /* Months count as 30 days. */
+/* An error where it is none. */
+extern void qdb_check_cluster_name(const char *name);
 extern int64 qdb_interval_us(const Interval *interval);
 
 #endif							/* QDB_SQL_H */

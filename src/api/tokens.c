@@ -46,6 +46,7 @@ role_argument(const char *text)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("invalid role: \"%s\"", text),
+			 errdetail("A token of role \"monitor\" may only read."),
 			 errhint("Roles of HTTP tokens are \"admin\" and \"monitor\".")));
 	return QDB_API_NONE;
 }
@@ -65,12 +66,15 @@ qdb_sql_api_token(PG_FUNCTION_ARGS)
 	if (ttl < USECS_PER_SEC || ttl > MAX_TTL_US)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("lifetime of a token must be between 1 second and 10 years")));
+				 errmsg("invalid lifetime of a token"),
+				 errdetail("It must be between 1 second and 10 years."),
+				 errhint("Give an interval, for example '90 days'.")));
 	if (!qdb_new_secret(&token.id, token.secret) ||
 		!qdb_hash_secret(token.secret, stored->secret_hash))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not make random numbers")));
+				 errmsg("could not make random numbers"),
+				 errhint("Try again.")));
 	stored->id = token.id;
 	stored->expires_us = qdb_unix_us() + ttl;
 	creator = qdb_utf8(GetUserNameFromId(GetUserId(), false));
@@ -100,6 +104,7 @@ qdb_sql_revoke_api_token(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid id of an HTTP token: \"%s\"", id),
+				 errdetail("It must be a number of up to 16 hexadecimal digits."),
 				 errhint("The ids are listed in the view quantadb_api_tokens.")));
 	qdb_run_command(&command, "revoke the HTTP token");
 	PG_RETURN_VOID();

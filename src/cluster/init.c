@@ -27,6 +27,16 @@ static XLogRecPtr record_end;
 static TimeLineID record_timeline;
 static uint8 key_hash[QDB_KEY_HASH_SIZE];
 
+/* A folder that is not there would be a warning in the log. */
+void
+qdb_drop_folder(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) == 0)
+		(void) rmtree(path, true);
+}
+
 bool
 qdb_make_folder(char *why, size_t why_size)
 {
@@ -47,8 +57,7 @@ qdb_make_folder(char *why, size_t why_size)
 	 * Without an identity, what is there belongs to an attempt that failed;
 	 * and what a removed member promised binds nobody.
 	 */
-	if (stat(QDB_RAFT_DIR, &st) == 0)
-		(void) rmtree(QDB_RAFT_DIR, true);
+	qdb_drop_folder(QDB_RAFT_DIR);
 	if (qdb_shared->removed)
 		(void) unlink(QDB_DIR "/promise");
 	if (mkdir(QDB_RAFT_DIR, pg_dir_create_mode) != 0 && errno != EEXIST)

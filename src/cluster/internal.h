@@ -174,6 +174,7 @@ extern void qdb_refuse_request(int slot, int sqlstate, const char *message, cons
 extern void qdb_answer_request(int slot, uint64 answer, const char *text);
 
 /* ---- init.c ---- */
+extern void qdb_drop_folder(const char *path);
 extern void qdb_start_init(int slot, const QdbRequest *request);
 
 /* Room for QDB_CLUSTER_ID_SIZE bytes; false: no random numbers. */

@@ -96,7 +96,7 @@ exchange_folders(void)
 		return true;
 	if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
 		return false;
-	(void) rmtree(OLD_DIR, true);
+	qdb_drop_folder(OLD_DIR);
 	if (rename(QDB_RAFT_DIR, OLD_DIR) != 0)
 		return false;
 	fsync_fname(QDB_DIR, true);
@@ -128,13 +128,13 @@ qdb_finish_exchange(void)
 		fsync_fname(QDB_DIR, true);
 	}
 	if (stat(QDB_RAFT_DIR, &st) == 0)
-		(void) rmtree(OLD_DIR, true);
+		qdb_drop_folder(OLD_DIR);
 }
 
 static bool
 store_folder(const QdbState *state, char *why, size_t why_size)
 {
-	(void) rmtree(NEW_DIR, true);
+	qdb_drop_folder(NEW_DIR);
 	if (mkdir(NEW_DIR, pg_dir_create_mode) != 0)
 	{
 		snprintf(why, why_size, "could not create directory \"%s\": %m", NEW_DIR);
@@ -150,8 +150,8 @@ store_folder(const QdbState *state, char *why, size_t why_size)
 		return false;
 	}
 	fsync_fname(QDB_DIR, true);
-	(void) rmtree(NEW_DIR, true);
-	(void) rmtree(OLD_DIR, true);
+	qdb_drop_folder(NEW_DIR);
+	qdb_drop_folder(OLD_DIR);
 	return true;
 }
 

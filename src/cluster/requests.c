@@ -54,7 +54,7 @@ finish(int slot, bool ok, QdbResult result, int sqlstate, uint64 answer,
 void
 qdb_refuse_request(int slot, int sqlstate, const char *message, const char *hint)
 {
-	finish(slot, false, QDB_BAD_VALUE, sqlstate, 0, message, hint);
+	finish(slot, false, QDB_MALFORMED, sqlstate, 0, message, hint);
 }
 
 void
@@ -69,6 +69,7 @@ sqlstate_of(QdbResult result)
 	switch (result)
 	{
 		case QDB_NO_MEMBER:
+		case QDB_BAD_TOKEN:
 			return ERRCODE_UNDEFINED_OBJECT;
 		case QDB_DUPLICATE_NAME:
 			return ERRCODE_DUPLICATE_OBJECT;

@@ -59,6 +59,7 @@ extern void qdb_note_outage(QdbState *state, const QdbCommand *command);
 extern void qdb_end_outage(QdbState *state, const QdbCommand *command);
 extern void qdb_forget_presence(QdbState *state, uint64_t member);
 extern QdbResult qdb_apply_presence(QdbState *state, const QdbCommand *command);
+extern bool qdb_parse_webhooks(const char *value, char *list);
 extern bool qdb_set_webhooks(QdbState *state, const char *value);
 extern QdbResult qdb_apply_webhook_told(QdbState *state, const QdbCommand *command);
 

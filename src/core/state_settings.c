@@ -161,9 +161,12 @@ bool
 qdb_check_setting(const char *name, const char *value, char *why, size_t size)
 {
 	QdbClusterSettings settings = {0};
+	char		list[QDB_VALUE_SIZE];
+	bool		webhooks = strcmp(name, "webhooks") == 0;
+	bool		secret = strcmp(name, "webhook_secret") == 0;
 
-	if (strcmp(name, "webhooks") == 0 || strcmp(name, "webhook_secret") == 0 ||
-		set_value(&settings, name, value))
+	if (webhooks ? qdb_parse_webhooks(value, list) :
+		secret ? strlen(value) < QDB_WEBHOOK_SECRET_SIZE : set_value(&settings, name, value))
 		return true;
 	if (strcmp(name, "auto_failover") == 0)
 		snprintf(why, size, "%s is on or off", name);
@@ -171,6 +174,11 @@ qdb_check_setting(const char *name, const char *value, char *why, size_t size)
 		snprintf(why, size, "%s is quorum or async", name);
 	else if (strcmp(name, "max_lag_on_failover") == 0)
 		snprintf(why, size, "%s is a size such as 16MB, less than 1048576 TB", name);
+	else if (webhooks)
+		snprintf(why, size, "%s is at most %d different URLs with http:// or https://, separated by spaces",
+				 name, QDB_MAX_WEBHOOKS);
+	else if (secret)
+		snprintf(why, size, "%s has at most %d bytes", name, QDB_WEBHOOK_SECRET_SIZE - 1);
 	else
 		snprintf(why, size, "there is no setting \"%.64s\"", name);
 	for (size_t i = 0; i < NDURATIONS; i++)

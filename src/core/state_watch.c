@@ -114,32 +114,52 @@ url_index(const char *list, const char *url, size_t len)
 }
 
 /*
- * URLs separated by spaces or commas.  One that was there before goes on where
- * it was; a new one begins with the entry that says that it was set.  False:
- * not valid, nothing was changed.
+ * URLs separated by spaces or commas, into a list (QDB_VALUE_SIZE bytes) with single
+ * spaces.  False: not valid.
  */
 bool
-qdb_set_webhooks(QdbState *state, const char *value)
+qdb_parse_webhooks(const char *value, char *list)
 {
-	char		list[QDB_VALUE_SIZE] = "";
-	uint64_t	told[QDB_MAX_WEBHOOKS] = {0};
 	size_t		used = 0;
-	int			n = 0;
 
-	for (value += strspn(value, " ,"); *value != '\0'; value += strspn(value, " ,"))
+	list[0] = '\0';
+	for (int n = 0; *(value += strspn(value, " ,")) != '\0'; n++)
 	{
 		size_t		len = strcspn(value, " ,");
-		int			before = url_index(state->settings.webhooks, value, len);
 
-		if (n == QDB_MAX_WEBHOOKS || !is_url(value, len) || url_index(list, value, len) >= 0)
+		if (n == QDB_MAX_WEBHOOKS || !is_url(value, len) || url_index(list, value, len) >= 0 ||
+			used + (used > 0) + len >= QDB_VALUE_SIZE)
 			return false;
-		told[n++] = before >= 0 ? state->webhook_told[before] : state->journal_next - 1;
 		if (used > 0)
 			list[used++] = ' ';
 		memcpy(list + used, value, len);
 		used += len;
 		list[used] = '\0';
 		value += len;
+	}
+	return true;
+}
+
+/*
+ * A URL that was there before goes on where it was; a new one begins with the entry
+ * that says that it was set.  False: not valid, nothing was changed.
+ */
+bool
+qdb_set_webhooks(QdbState *state, const char *value)
+{
+	char		list[QDB_VALUE_SIZE] = "";
+	uint64_t	told[QDB_MAX_WEBHOOKS] = {0};
+	const char *url = list;
+
+	if (!qdb_parse_webhooks(value, list))
+		return false;
+	for (int n = 0; *url != '\0'; n++)
+	{
+		size_t		len = url_length(url);
+		int			before = url_index(state->settings.webhooks, url, len);
+
+		told[n] = before >= 0 ? state->webhook_told[before] : state->journal_next - 1;
+		url += len + (url[len] == ' ');
 	}
 	qdb_copy_text(state->settings.webhooks, sizeof(state->settings.webhooks), list, sizeof(list));
 	memcpy(state->webhook_told, told, sizeof(told));

@@ -82,10 +82,12 @@ qdb_get_root(const QdbHttpRequest *request, QdbHttpAnswer *answer, const QdbStat
 		qdb_put_dashboard(answer);
 }
 
-/* Bytes that this node's replay is behind the primary's WAL; -1 unknown. */
+/* Bytes that this node's replay is behind the primary's WAL; -1 unknown, or none of a replica. */
 static int64
 replay_lag(const QdbStatus *status, XLogRecPtr replayed)
 {
+	if (!status->in_recovery || replayed == InvalidXLogRecPtr)
+		return -1;
 	for (int i = 0; i < status->nnodes; i++)
 	{
 		const QdbNodeStatus *node = &status->nodes[i];
@@ -98,13 +100,16 @@ replay_lag(const QdbStatus *status, XLogRecPtr replayed)
 
 /* "10MB" or a plain number: bytes; "5s": time.  False: neither. */
 static bool
-parse_lag(const char *text, int *bytes, int *ms)
+parse_lag(const char *text, int64 *bytes, int64 *ms)
 {
+	double		value;
+
 	*bytes = *ms = -1;
-	if (parse_int(text, bytes, GUC_UNIT_BYTE, NULL))
-		return *bytes >= 0;
-	*bytes = -1;
-	return parse_int(text, ms, GUC_UNIT_MS, NULL) && *ms >= 0;
+	if (parse_real(text, &value, GUC_UNIT_BYTE, NULL))
+		*bytes = value >= 0 && value < 1e18 ? (int64) value : -1;
+	else if (parse_real(text, &value, GUC_UNIT_MS, NULL))
+		*ms = value >= 0 && value < 1e15 ? (int64) value : -1;
+	return *bytes >= 0 || *ms >= 0;
 }
 
 void
@@ -116,9 +121,9 @@ qdb_get_replica(const QdbHttpRequest *request, QdbHttpAnswer *answer, const QdbS
 	int64		lag_bytes;
 	int64		lag_us;
 	bool		exceeded = qdb_replica_lag_exceeded(&lag_bytes, &lag_us);
-	int64		lag_ms = lag == 0 ? 0 : lag_us < 0 ? -1 : lag_us / 1000;
-	int			limit = -1;
-	int			limit_ms = -1;
+	int64		lag_ms = lag == 0 ? 0 : !status->in_recovery || lag_us < 0 ? -1 : lag_us / 1000;
+	int64		limit = -1;
+	int64		limit_ms = -1;
 	const char *reason = NULL;
 	bool		bad = false;
 
@@ -135,7 +140,7 @@ qdb_get_replica(const QdbHttpRequest *request, QdbHttpAnswer *answer, const QdbS
 	if (request->lag != NULL && !parse_lag(request->lag, &limit, &limit_ms))
 	{
 		qdb_answer_error(answer, 400, "invalid argument \"lag\"", "It is neither a size nor a time.",
-						 "Give bytes (10485760, 10MB, 1GB; at most 2 GB) or a time (500ms, 5s, 1min).");
+						 "Give bytes (10485760, 10MB, 1GB) or a time (500ms, 5s, 1min).");
 		return;
 	}
 	if (!status->member)

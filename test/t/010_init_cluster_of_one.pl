@@ -25,6 +25,16 @@ isnt($code, 0, 'a member cannot be initialised again');
 isnt($code, 0, 'owned settings are refused');
 like($err, qr/HINT/, 'with a hint');
 
+# ... nor does a reload change what an acknowledged commit and a demotion depend on, though
+# the server has not started as a member yet.
+QuantaCluster::append_file($c->node(1)->{data} . '/node.conf',
+	"fsync = off\nfull_page_writes = off\nrestart_after_crash = off\nquantadb.heartbeat_interval = 99ms\n");
+sub owned { return $c->sql(1, "SELECT string_agg(setting, ' ' ORDER BY name) FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'restart_after_crash')") }
+$c->sql(1, 'SELECT pg_reload_conf()');
+$c->sql_becomes(1, 'SHOW quantadb.heartbeat_interval', '99ms', 'a reload is done');
+is(owned(), 'on on on', 'fsync and its like stay on');
+unlike(QuantaCluster::slurp($c->node(1)->{log}), qr/WARNING:.*could not open/, 'no warning of folders that are not there yet');
+
 ok(-e $c->node(1)->{data} . '/standby.signal', 'the next boot is a standby');
 my $epoch = $c->sql(1, 'SELECT epoch FROM quantadb_status()');
 for my $setting ('fsync = off', 'full_page_writes = off')

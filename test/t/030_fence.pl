@@ -25,6 +25,21 @@ my $port = $c->node($p)->{sql};
 like($err, qr/\b25006\b/, 'SQLSTATE 25006');
 like($err, qr/HINT: .*"n$p" at 127\.0\.0\.1:$port/, 'the hint names the primary');
 
+# What functions write is refused in the same way, wherever in PostgreSQL it is noticed.
+$c->sql($p, 'CREATE SEQUENCE numbers');
+$c->wait_replayed($r, $p);
+for my $query ("SELECT nextval('numbers')", "SELECT setval('numbers', 5)", 'SELECT lo_create(0)', "SELECT lo_from_bytea(0, 'x')",
+	"SELECT pg_logical_emit_message(true, 'a', 'b')", "SELECT pg_logical_emit_message(false, 'a', 'b')", 'SELECT txid_current()',
+	"SELECT pg_notify('a', 'b')", "DO 'DECLARE n oid := lo_create(0); BEGIN END'", 'NOTIFY a', 'VACUUM f')
+{
+	($code, $out, $err) = $c->sql_try($r, $query);
+	like($err, qr/\b25006\b.*HINT: .*"n$p" at 127\.0\.0\.1:$port/s, "$query: refused with the hint");
+}
+($code, $out, $err) = $c->sql_try($p, "BEGIN READ ONLY; SELECT nextval('numbers')");
+like($err, qr/\b25006\b/, 'a read-only transaction on the primary');
+unlike($err, qr/HINT/, 'is told nothing about primaries');
+like(($c->sql_try($r, 'SELECT 1/0'))[2], qr/22012/, 'other errors are what they were');
+
 # True when no write succeeds on node $i for three seconds.
 sub never_writable
 {

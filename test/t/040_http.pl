@@ -53,17 +53,19 @@ like($body, qr/<html/i, 'the dashboard');
 is($code, 200, 'with the status of /primary');
 
 # ---- every argument, bad ones too ----
-for my $good ('lag=0', 'lag=16MB', 'lag=1GB', 'lag=10s', 'lag=1min', 'min_lsn=0/1', 'lag=16MB&min_lsn=0/1')
+for my $good ('lag=0', 'lag=16MB', 'lag=1GB', 'lag=8GB', 'lag=10s', 'lag=1min', 'min_lsn=0/1', 'lag=16MB&min_lsn=0/1')
 {
 	answers($r, "/replica?$good", 200, "/replica?$good");
 }
 is(code($r, '/replica?min_lsn=FF/FFFFFFFF'), 503, 'an LSN that is not there yet');
-for my $bad ('lag', 'min_lsn', 'lag=1MB&lag=2MB', 'lag=1MB%00', 'lag=', 'lag=-1', 'lag=many', 'lag=5parsec', 'lag=99999999999', 'min_lsn=', 'min_lsn=zz', 'min_lsn=1/2/3')
+for my $bad ('lag', 'min_lsn', 'lag=1MB&lag=2MB', 'lag=1MB%00', 'lag=', 'lag=-1', 'lag=many', 'lag=5parsec', 'lag=1e300', 'lag=nan', 'min_lsn=', 'min_lsn=zz', 'min_lsn=1/2/3')
 {
 	my ($status, $text) = $c->http($r, "/replica?$bad");
 	my $answer = eval { decode_json($text) } || {};
 	ok($status == 400 && $answer->{error} && $answer->{hint}, "/replica?$bad is refused with a hint");
 }
+my $of_primary = decode_json(($c->http($p, '/replica'))[1]);
+ok(!defined $of_primary->{lag_bytes} && !defined $of_primary->{lag_ms}, 'a primary has no lag of a replica') or diag(encode_json($of_primary));
 for my $path ('/primary', '/cluster/status', '/metrics')
 {
 	my ($status, $text) = $c->http($r, $path, '-i', '-X', 'DELETE');

@@ -86,6 +86,21 @@ my $refused = ($c->sql_try($r, "SELECT quantadb_set('failover_timeout', '1ms')")
 like($refused, qr/22023.*$range/s, 'so does SQL');
 like(($c->sql_try($r, "SELECT quantadb_set('failower_timeout', '1s')"))[2], qr/22023.*there is no setting "failower_timeout"/s, 'and that there is none');
 like(($c->sql_try($r, "SELECT quantadb_promote('')"))[2], qr/42704.*there is no node ""/s, 'no name is not this node');
+my $urls = 'webhooks is at most 4 different URLs with http:// or https://, separated by spaces';
+is((call($r, 'PATCH', '/cluster/settings', $admin, '{"webhooks": "ftp://x"}'))[1]{detail}, $urls, 'of a list of URLs too');
+# Every refusal has an SQLSTATE, a detail and a hint, on a member that is not the primary too.
+my @calls = ("init('again')", "join('127.0.0.1:1', 'x')", "join_token('king')", "join_token('voter', '0')", "promote('n9')", "promote('')",
+	"set_role('n9', 'voter')", "set_role('n$p', 'replica')", "set_role('n$p', 'king')", "remove('n9')", "remove('n$p')", "remove(repeat('x', 300))",
+	"recover('x')", "recover('')", "set('nothing', '1')", "set('durability', 'x')", "set('webhooks', 'ftp://x')",
+	"set('webhook_secret', repeat('x', 300))", "set('webhooks', repeat('x', 3000))", "api_token('king')", "api_token('admin', '-1 s')",
+	"revoke_api_token('0')", "revoke_api_token('x')", "rehearse('n9')");
+for my $call (@calls)
+{
+	my $said = ($c->sql_try($r, "SELECT quantadb_$call"))[2];
+	like($said, qr/ERROR: +(?!XX)\w{5}: .*^DETAIL: .*^HINT: /ms, "quantadb_$call: why, and what to do")
+	  if like($said, qr/ERROR/, "quantadb_$call is refused");
+}
+like(($c->sql_try($r, "SELECT quantadb_revoke_api_token('1')"))[2], qr/42704.*quantadb_api_tokens/s, 'a token that is none');
 is($c->primary, $p, 'the primary is where it was');
 is((call($r, 'POST', '/cluster/promote', $admin, '{"node": "n9"}'))[0], 404, 'an unknown node');
 is((call($r, 'DELETE', '/cluster/nodes/n9', $admin))[0], 404, 'an unknown node to remove');

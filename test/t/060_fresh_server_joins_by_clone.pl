@@ -21,6 +21,18 @@ isnt($code, 0, 'a server with user tables does not join by accident');
 like($err, qr/user tables.*discard_local_data => true/s, 'the hint says how it would');
 is($c->sql(2, 'SELECT count(*) FROM mine'), '0', 'its data is there');
 
+# Nor where they are in a database that the call is not made in.
+$c->sql(2, 'CREATE DATABASE app');
+my $app = $c->conninfo(2) =~ s/dbname=postgres/dbname=app/r;
+my $peer = '127.0.0.1:' . $c->node(1)->{http};
+my $unused = $c->sql(1, 'SELECT quantadb_join_token()');
+($code, $out, $err) = QuantaCluster::psql($app, "CREATE EXTENSION quantadb; SELECT quantadb_join('$peer', '$unused')");
+like($err, qr/55000.*user tables/s, 'nor where they are in another database');
+$c->sql(2, 'DROP TABLE mine');
+($code, $out, $err) = $c->ask_join(2, 1, token => $unused, keep => 1);
+like($err, qr/55000.*user tables/s, 'an empty database more counts as data too');
+$c->sql(2, 'CREATE TABLE mine (x int)');
+
 # Refusals leave the server as it was.
 my ($bad, undef, $why) = $c->ask_join(2, 1, token => '1234.' . 'ab' x 16);
 isnt($bad, 0, 'a wrong token is refused');

@@ -433,6 +433,8 @@ settings_are_checked(void)
 		{"open_timeout", "1 min", QDB_OK}, {"open_timeout", "1 week", QDB_BAD_VALUE},
 		{"min_failover_interval", "1h", QDB_OK}, {"auto_failover", "off", QDB_OK},
 		{"auto_failover", "maybe", QDB_BAD_VALUE}, {"nothing", "1", QDB_BAD_VALUE}, {"", "1", QDB_BAD_VALUE},
+		{"webhooks", "https://a, http://b", QDB_OK}, {"webhooks", "ftp://a", QDB_BAD_VALUE},
+		{"webhooks", "http://a http://a", QDB_BAD_VALUE}, {"webhook_secret", "s", QDB_OK},
 	};
 
 	char		why[QDB_REASON_SIZE];
