@@ -164,6 +164,7 @@ publish_streams(SimNode * node)
 		status->member = stream->member;
 		status->streaming = stream->streaming;
 		status->flush = stream->flush;
+		status->apply = stream->apply;
 	}
 }
 
