@@ -25,4 +25,8 @@ extern void qdb_serve_end(QdbStream *stream);
 #define QDB_SOURCE_MANIFEST		QDB_DIR "/serve.%d.manifest"
 #define QDB_SOURCE_NAMES		QDB_DIR "/serve.%d.names"
 
+/* ---- manifest.c ---- */
+/* Writes both, and counts what is in them; raises errors. */
+extern void qdb_make_manifest(int slot, QdbManifestInfo *info);
+
 #endif							/* QDB_WAL_SERVE_H */
