@@ -97,6 +97,8 @@ if (!$quanta)
 
 # ---- looking inside ----
 is(value(q{SELECT count(*) FROM quantadb_page_items('a', 0) WHERE inserter <> 0}), 0, 'frozen rows name no inserter');
+$p->do('CREATE TABLE nothing (); INSERT INTO nothing DEFAULT VALUES');
+is(value(q{SELECT length || ' ' || columns FROM quantadb_page_items('nothing', 0)}), '4 0', 'a row of no columns is shown, too');
 $p->begin_work;
 $p->do('UPDATE a SET v = v WHERE id < 20');
 is(value(q{SELECT count(DISTINCT xid::text) FROM generate_series(0, pg_relation_size('a') / 8192 - 1) b, quantadb_page_transactions('a', b)}), 1,
