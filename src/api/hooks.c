@@ -456,5 +456,6 @@ qdb_install_hooks(void)
 	ProcessUtility_hook = process_utility;
 	prev_client_authentication = ClientAuthentication_hook;
 	ClientAuthentication_hook = client_authentication;
+	qdb_watch_objects();
 	RegisterXactCallback(on_transaction, NULL);
 }

@@ -27,6 +27,9 @@ extern void qdb_check_utility(QdbGate gate, Node *parsetree);
 extern void qdb_refuse_write(void) pg_attribute_noreturn();
 extern void qdb_refuse_closed(void) pg_attribute_noreturn();
 
+/* objects.c */
+extern void qdb_watch_objects(void);
+
 /* reads.c */
 extern XLogRecPtr qdb_session_lsn(QdbGate gate);
 extern void qdb_wait_for_session(XLogRecPtr lsn, TransactionId xmin);
