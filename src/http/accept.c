@@ -250,25 +250,30 @@ start_secure(void)
 	return start_daemon(MHD_USE_TLS, more);
 }
 
-/* Certificates as they are in the file; false: not there. */
+/* Certificates as they are in the file; false: not there, why is filled. */
 static bool
-read_text(const char *path, char *text, size_t size)
+read_text(const char *path, char *text, size_t size, char *why, size_t why_size)
 {
 	FILE	   *file = fopen(path, "r");
 	size_t		length;
 
 	if (file == NULL)
+	{
+		snprintf(why, why_size, "could not open file \"%s\": %s", path, strerror(errno));
 		return false;
+	}
 	length = fread(text, 1, size - 1, file);
 	fclose(file);
 	text[length] = '\0';
-
-	return length > 0 && length < size - 1;
+	if (length > 0 && length < size - 1)
+		return true;
+	snprintf(why, why_size, length == 0 ? "file \"%s\" is empty" : "file \"%s\" is too long", path);
+	return false;
 }
 
-/* The certificate with the authority behind it, by which a joiner knows us. */
+/* The certificate with the authority behind it, by which a joiner knows us.  False: why is filled. */
 static bool
-read_identity(void)
+read_identity(char *why, size_t why_size)
 {
 	bool		company = qdb_company_certificates();
 	EVP_PKEY   *key = qdb_load_key(company ? qdb_tls_key_file : QDB_NODE_PEM);
@@ -276,16 +281,19 @@ read_identity(void)
 	int			length = key != NULL ? qdb_key_to_pem(key, key_pem, sizeof(key_pem)) : 0;
 
 	EVP_PKEY_free(key);
+	if (company && length > 0)
+		return read_text(qdb_tls_cert_file, cert_pem, sizeof(cert_pem), why, why_size) &&
+			read_text(qdb_tls_ca_file, ca_pem, sizeof(ca_pem), why, why_size);
+	strlcpy(why, qdb_keys_error(), why_size);
 	if (length == 0)
 		return false;
-	if (company)
-		return read_text(qdb_tls_cert_file, cert_pem, sizeof(cert_pem)) &&
-			read_text(qdb_tls_ca_file, ca_pem, sizeof(ca_pem));
 	cert = qdb_load_certificate(QDB_NODE_PEM);
 	length = cert != NULL ? qdb_certificate_to_pem(cert, cert_pem, sizeof(cert_pem)) : 0;
 	X509_free(cert);
-	if (length == 0 || !read_text(QDB_CA_CERT, ca_pem, sizeof(ca_pem)))
+	strlcpy(why, qdb_keys_error(), why_size);
+	if (length == 0 || !read_text(QDB_CA_CERT, ca_pem, sizeof(ca_pem), why, why_size))
 		return false;
+	strlcpy(why, "the certificates are too long", why_size);
 	return strlcpy(cert_pem + length, ca_pem, sizeof(cert_pem) - length) < sizeof(cert_pem) - length;
 }
 
@@ -294,6 +302,7 @@ void
 qdb_http_follow_keys(bool may_restart)
 {
 	uint32		generation = pg_atomic_read_u32(&qdb_shared->key_generation);
+	char		why[QDB_REASON_SIZE] = "";
 
 	if (door == NULL || (secure != NULL && !may_restart))
 		return;
@@ -302,9 +311,9 @@ qdb_http_follow_keys(bool may_restart)
 	secure_generation = generation;
 	if (qdb_plaintext())
 		return;
-	if (!read_identity())
+	if (!read_identity(why, sizeof(why)))
 	{
-		ereport(LOG, (errmsg("[http] there is no HTTPS: %s", qdb_keys_error())));
+		ereport(LOG, (errmsg("[http] there is no HTTPS: %s", why)));
 		return;
 	}
 	if (secure != NULL)

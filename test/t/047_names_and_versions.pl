@@ -90,6 +90,14 @@ for my $name (qw(raft.log raft.meta))
 	$c->stop(2, 'immediate');
 	put($path, $bytes);
 }
+my $ca = $c->node(2)->{data} . '/quantadb/keys/ca.crt';
+rename($ca, "$ca.away") or die "rename: $!";
+$at = log_size(2);
+$c->start(2);
+$c->wait_for(sub { log_since(2, $at) =~ /there is no HTTPS: could not open file ".*ca\.crt": No such file/ }, 60,
+	'a lost certificate of the authority is named');
+$c->stop(2, 'immediate');
+rename("$ca.away", $ca) or die "rename: $!";
 $c->start(2);
 $c->wait_for(sub { $c->state(2) eq 'replica' }, 60, 'with its own files it streams again');
 
