@@ -196,6 +196,18 @@ request_init(QdbRequest *request)
 			 request->hint[0] != '\0' ? errhint("%s", request->hint) : 0));
 }
 
+/* What cannot be changed in a running server, and costs something until it is. */
+static void
+tell_about_hints(void)
+{
+	if (DataChecksumsEnabled() || wal_log_hints)
+		return;
+	ereport(NOTICE,
+			(errmsg("this server has no data checksums and logs no hint bits until its next start"),
+			 errdetail("Until then its way back after a failover is a whole copy of the data, not only of the blocks that differ."),
+			 errhint("Restart it when that is convenient.")));
+}
+
 Datum
 qdb_sql_init(PG_FUNCTION_ARGS)
 {
@@ -225,6 +237,7 @@ qdb_sql_init(PG_FUNCTION_ARGS)
 	request->kind = QDB_REQ_INIT;
 	strlcpy(request->text, name, sizeof(request->text));
 	request_init(request);
+	tell_about_hints();
 	state = qdb_copy_state();
 	PG_RETURN_TEXT_P(cstring_to_text(state->cluster_id[0] != '\0' ? state->cluster_id : request->message));
 }

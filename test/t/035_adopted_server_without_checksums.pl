@@ -8,7 +8,11 @@ use Test::More;
 
 my $c = QuantaCluster->new(n => 3);
 $c->create_first(1, no_checksums => 1);
-$c->init(1);
+$c->sql(1, 'CREATE EXTENSION quantadb');
+my (undef, undef, $said) = $c->sql_try(1, "SELECT quantadb_init('test')");
+like($said, qr/NOTICE:.*logs no hint bits.*HINT:.*Restart/s, 'who adopts it is told what a restart is good for');
+$c->wait_for(sub { $c->state(1) eq 'primary' && $c->write_ok(1) }, 60, 'n1 takes writes');
+$c->be_patient(1);
 is($c->sql(1, 'SHOW wal_log_hints'), 'off', 'adopted without a restart');
 $c->join_copy($_) for 2, 3;
 $c->wait_complete;
