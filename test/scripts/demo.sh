@@ -210,7 +210,7 @@ run_demo() {
 	: >acked
 	writer & writer_pid=$!
 	load & load_pid=$!
-	wait_for 60 "writes" acked_at_least 100
+	wait_for 300 "writes" acked_at_least 100
 	old=$(find_primary)
 	epoch=$(sql "$old" "SELECT epoch FROM quantadb_status()")
 	show_states
@@ -220,7 +220,7 @@ run_demo() {
 	kill_everything "$old"
 	wait_for 60 "an acknowledged write" first_ack_after "$at"
 	first=$(first_ack_after "$at")
-	wait_for 60 "more writes" acked_at_least $(($(wc -l <acked) + 100))
+	wait_for 300 "more writes" acked_at_least $(($(wc -l <acked) + 100))
 	touch stop
 	wait $writer_pid $load_pid || true
 	new=$(find_primary)

@@ -3,6 +3,9 @@
 # cannot be is refused with a reason.
 use strict;
 use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../chaos";
+use ChaosTrace;
 use QuantaCluster;
 use Test::More;
 use Time::HiRes qw(time);
@@ -141,4 +144,9 @@ pass("n$t takes writes");
 
 $c->kill_all($_) for $p, $o;
 refused($t, "SELECT quantadb_promote('n$o')", '57P03', qr/nothing was changed/, 'no majority');
+
+# ---- what chaos runs read ----
+my %said;
+$said{ $_->{what} }++ for map { ChaosTrace::read_log("n$_", split(/\n/, QuantaCluster::slurp($c->node($_)->{log}))) } $c->all;
+is(join(' ', sort keys %said), 'boot follow open promote report serve stream', 'the logs say all that the trace of chaos runs looks for');
 done_testing();
