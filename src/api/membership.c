@@ -351,12 +351,18 @@ json_field(Jsonb *json, const char *name)
  * Has this database cluster anything that a user made?  The catalogs of other databases
  * cannot be read from here: of those that initdb makes, a file with a number that
  * initdb does not give counts (a rewritten catalog too: better asked than dropped).
+ *
+ * The superuser who asks may have a schema in his search_path in which others make
+ * operators.
  */
 static bool
 has_user_data(void)
 {
 	bool		found;
+	int			nest = NewGUCNestLevel();
 
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	SPI_connect();
 	if (SPI_execute("SELECT 1 FROM pg_catalog.pg_class c"
 					" WHERE c.oid >= 16384 AND c.relkind IN ('r', 'm', 'p')"
@@ -374,6 +380,7 @@ has_user_data(void)
 		elog(ERROR, "could not look for user tables");
 	found = SPI_processed > 0;
 	SPI_finish();
+	AtEOXact_GUC(true, nest);
 	return found;
 }
 

@@ -21,6 +21,12 @@ isnt($code, 0, 'a server with user tables does not join by accident');
 like($err, qr/user tables.*discard_local_data => true/s, 'the hint says how it would');
 is($c->sql(2, 'SELECT count(*) FROM mine'), '0', 'its data is there');
 
+# The question runs nothing that others have put into the superuser's path.
+$c->sql(2, q{CREATE FUNCTION trap(oid, int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''trapped''; END';
+	CREATE OPERATOR >= (LEFTARG = oid, RIGHTARG = int, FUNCTION = trap)});
+($code, $out, $err) = $c->ask_join(2, 1, keep => 1);
+like($err, qr/user tables/, 'and asks with nobody else\'s operators');
+
 # Nor where they are in a database that the call is not made in.
 $c->sql(2, 'CREATE DATABASE app');
 my $app = $c->conninfo(2) =~ s/dbname=postgres/dbname=app/r;
