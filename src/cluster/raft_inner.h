@@ -36,6 +36,7 @@ struct QdbRaft
 	uint64_t	announced;		/* commit index that all followers were told */
 	uint64_t	announced_term;
 
+	raft_time	heard_ms;		/* when a leader last sent something; 0 never */
 	uint64_t	dead;			/* leader known dead, 0 none */
 	int			rank;
 	int			jumps;

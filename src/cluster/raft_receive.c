@@ -151,6 +151,47 @@ snapshot_decodes(QdbRaft *r, const struct raft_buffer *data)
 	return ok;
 }
 
+static int *
+own_role(QdbRaft *r)
+{
+	for (unsigned i = 0; i < r->raft.configuration.n; i++)
+		if (r->raft.configuration.servers[i].id == r->raft.id)
+			return &r->raft.configuration.servers[i].role;
+	return NULL;
+}
+
+/*
+ * receive_vote_request
+ *		Votes also where this node does not know that it has a vote.
+ *
+ * A change of the configuration counts from when it is appended, so the entry that makes this
+ * node a voter may be on other disks only.  Where its vote is needed to elect who would
+ * send it that entry, and libraft 0.22 asks the node's own configuration (election.c), nobody
+ * would ever lead.  Who may vote is the candidate's to say (Ongaro's thesis, 4.2.2); up to
+ * date it has to be all the same.  A node without a vote never forgets a leader
+ * either, so here that is silent when a voter would take it for silent.
+ */
+static void
+receive_vote_request(QdbRaft *r, struct raft_message *m)
+{
+	int		   *role = own_role(r);
+	int			own = role != NULL ? *role : RAFT_VOTER;
+
+	if (own != RAFT_VOTER)
+	{
+		if (r->io.io.time(&r->io.io) - r->heard_ms >= r->election_ms)
+			m->request_vote.disrupt_leader = true;
+		*role = RAFT_VOTER;
+	}
+	r->depth++;
+	r->io.recv(&r->io.io, m);
+	r->depth--;
+	role = own_role(r);
+	if (role != NULL)
+		*role = own;
+	qdb_raft_drain(r);
+}
+
 void
 qdb_raft_receive(QdbRaft *r, uint64_t from, const uint8_t *data, uint32_t len)
 {
@@ -195,8 +236,15 @@ qdb_raft_receive(QdbRaft *r, uint64_t from, const uint8_t *data, uint32_t len)
 	m.server_address = address;
 	if (from == r->dead && m.type == RAFT_APPEND_ENTRIES)
 		r->dead = 0;
-	if (m.type == RAFT_REQUEST_VOTE && r->dead != 0 && r->dead == qdb_raft_leader(r))
-		m.request_vote.disrupt_leader = true;
+	if (m.type == RAFT_APPEND_ENTRIES || m.type == RAFT_INSTALL_SNAPSHOT)
+		r->heard_ms = r->io.io.time(&r->io.io);
+	if (m.type == RAFT_REQUEST_VOTE)
+	{
+		if (r->dead != 0 && r->dead == qdb_raft_leader(r))
+			m.request_vote.disrupt_leader = true;
+		receive_vote_request(r, &m);
+		return;
+	}
 	if (m.type == RAFT_APPEND_ENTRIES)
 	{
 		receive_append(r, &m);

@@ -593,6 +593,26 @@ test_refusal_names_the_term(void)
 	check(note(7) && wait_equal(), "and the cluster goes on");
 }
 
+/* Its vote is needed, and the entry that makes it a voter has not reached it. */
+static void
+test_vote_before_it_is_known(void)
+{
+	Node	   *old = wait_leader();
+	Node	   *unaware = old == &nodes[3] ? &nodes[2] : &nodes[3];
+	char		why[256];
+
+	settle(300);
+	for (unsigned i = 0; i < unaware->raft->raft.configuration.n; i++)
+		if (unaware->raft->raft.configuration.servers[i].id == unaware->id)
+			unaware->raft->raft.configuration.servers[i].role = RAFT_STANDBY;
+	node_stop(old);
+	check(wait_leader() != NULL && leader() != unaware, "a node votes that does not know that it may");
+	check(note(8), "and a commit needs it");
+	node_stop(unaware);
+	check(node_open(unaware, why, sizeof(why)) && node_open(old, why, sizeof(why)) && wait_equal(),
+		  "and the cluster goes on");
+}
+
 /* The leader tells a follower again what it has, and in the same message that more is committed. */
 static void
 test_commit_never_goes_back(void)
@@ -878,6 +898,7 @@ main(int argc, char **argv)
 	test_unset_index();
 	test_late_pre_vote();
 	test_refusal_names_the_term();
+	test_vote_before_it_is_known();
 	test_commit_never_goes_back();
 	test_drain(argv[1]);
 	test_covered_configuration(argv[1]);
