@@ -169,8 +169,34 @@ qdb_mesh_expect(const QdbMember *member)
 	if (member->id == 0 || member->id == qdb_co.self.member)
 		return;
 	peer = make_peer(member->id);
-	if (peer != NULL)
+	if (peer == NULL)
+		return;
+	if (peer->state_port != member->raft_port || strcmp(peer->state_host, member->host) != 0)
+		peer->said_port = 0;
+	if (peer->said_port != 0)
+		set_address(peer, peer->said_host, peer->said_port);
+	else
 		set_address(peer, member->host, member->raft_port);
+}
+
+/*
+ * A member that was restarted elsewhere cannot say so through Raft before it is reached: its
+ * HELLO, which its certificate vouches for, says it to each peer.  The state's word counts again when
+ * it changes, which is a later one.
+ */
+static void
+note_address(QdbPeer *peer, const QdbHello *hello)
+{
+	const QdbMember *member = qdb_member_by_id(qdb_co.state, hello->member);
+
+	if (member != NULL)
+	{
+		strlcpy(peer->state_host, member->host, sizeof(peer->state_host));
+		peer->state_port = member->raft_port;
+		strlcpy(peer->said_host, hello->host, sizeof(peer->said_host));
+		peer->said_port = hello->raft_port;
+	}
+	set_address(peer, hello->host, hello->raft_port);
 }
 
 /* Peers follow the replicated state; one that was removed is dropped. */
@@ -240,8 +266,7 @@ admit_peer(QdbStranger *stranger, const QdbFrame *frame)
 	stranger->channel = NULL;
 	peer->heard_us = qdb_co.now_us;
 	note_boot(peer, &hello);
-	if (qdb_member_by_id(qdb_co.state, hello.member) == NULL)
-		set_address(peer, hello.host, hello.raft_port);
+	note_address(peer, &hello);
 	if (peer->out == NULL)
 		peer->next_connect_us = 0;
 	(void) qdb_send_hello(peer->in);

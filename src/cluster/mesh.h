@@ -22,6 +22,15 @@ typedef struct QdbPeer
 	char		host[QDB_HOST_SIZE];
 	int			port;
 
+	/*
+	 * Where it said it is, in the HELLO of its latest boot, and what the
+	 * state said then; said_port 0: nothing that the state does not say.
+	 */
+	char		said_host[QDB_HOST_SIZE];
+	int			said_port;
+	char		state_host[QDB_HOST_SIZE];
+	int			state_port;
+
 	QdbChannel *out;			/* ours: HELLO and all we send */
 	bool		hello_sent;
 	bool		out_up;			/* it has answered our HELLO */
