@@ -170,6 +170,7 @@ require_settings(void)
 	require_setting(enableFsync, "fsync", "on");
 	require_setting(fullPageWrites, "full_page_writes", "on");
 	require_setting(restart_after_crash, "restart_after_crash", "on");
+	require_setting(XLogArchiveMode != ARCHIVE_MODE_ALWAYS, "archive_mode", "\"on\" or \"off\"");
 }
 
 /*

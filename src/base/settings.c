@@ -404,6 +404,13 @@ qdb_own_settings(void)
 	}
 
 	/*
+	 * Only the primary archives (core/archive.h).  With "always" a replica
+	 * would keep all that it receives until it is archived there.
+	 */
+	if (XLogArchiveMode == ARCHIVE_MODE_ALWAYS)
+		SetConfigOption("archive_mode", "on", PGC_POSTMASTER, PGC_S_OVERRIDE);
+
+	/*
 	 * For nodes that are no members yet, unless the configuration says
 	 * otherwise.
 	 */

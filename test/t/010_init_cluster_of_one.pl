@@ -43,6 +43,7 @@ for my $setting ('fsync = off', 'full_page_writes = off')
 	isnt($code, 0, "ALTER SYSTEM refuses $setting");
 	QuantaCluster::append_file($c->node(1)->{data} . '/node.conf', "$setting\n");
 }
+QuantaCluster::append_file($c->node(1)->{data} . '/node.conf', "archive_mode = always\narchive_command = 'true'\n");
 $c->kill_all(1);
 $c->start(1);
 $c->wait_for(sub { $c->state(1) eq 'primary' && $c->write_ok(1) }, 30, 'primary again');
@@ -50,5 +51,6 @@ pass('after kill -9 it wins the seat again');
 cmp_ok($c->sql(1, 'SELECT epoch FROM quantadb_status()'), '>', $epoch, 'in a newer epoch');
 is($c->sql(1, 'SELECT count(*) FROM kept'), '1000', 'with its data');
 is($c->sql(1, "SHOW $_"), 'on', "$_ is on, whatever its configuration says") for qw(fsync full_page_writes);
+is($c->sql(1, 'SHOW archive_mode'), 'on', 'and replicas keep no WAL for an archive of their own');
 
 done_testing();
