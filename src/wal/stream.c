@@ -547,6 +547,15 @@ qdb_stream_send(QdbStream *stream)
 	return true;
 }
 
+/* Several within wal_sender_timeout, which counts from a reply: an idle stream has no others. */
+static int64
+keepalive_interval_us(void)
+{
+	int64		quarter = wal_sender_timeout * INT64CONST(250);
+
+	return quarter > 0 ? Min(KEEPALIVE_US, quarter) : KEEPALIVE_US;
+}
+
 void
 qdb_stream_tick(QdbStream *stream, int64 now)
 {
@@ -579,7 +588,7 @@ qdb_stream_tick(QdbStream *stream, int64 now)
 		qdb_stream_close(stream, "no reply in time");
 		return;
 	}
-	if (now - stream->keepalive_us >= KEEPALIVE_US && stream->frame == NULL &&
+	if (now - stream->keepalive_us >= keepalive_interval_us() && stream->frame == NULL &&
 		qdb_channel_queued(stream->channel) == 0)
 	{
 		uint32		length = qdb_put_keepalive(buf, sizeof(buf), stream->sent, true);

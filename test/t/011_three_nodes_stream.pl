@@ -34,4 +34,12 @@ $c->wait_complete;
 $c->wait_replayed(3, $p);
 is($c->sql(3, 'SELECT count(*) FROM t WHERE x = -1'), '1', 'a returning replica catches up');
 
+# An idle stream is no dead one, also where wal_sender_timeout is as short as a keepalive was.
+sub given_up { return scalar(() = QuantaCluster::slurp($c->node($p)->{log}) =~ /no reply in time/g) }
+$c->sql($p, $_) for "ALTER SYSTEM SET wal_sender_timeout = '1s'", 'SELECT pg_reload_conf()';
+$c->sql_becomes($p, 'SHOW wal_sender_timeout', '1s', 'a reload is done');
+my ($before, $from) = (given_up(), time);
+$c->wait_for(sub { time > $from + 6 }, 30, 'some seconds');
+cmp_ok(given_up() - $before, '<', 4, 'idle streams stay');
+
 done_testing();
