@@ -86,11 +86,17 @@ alter_system(const char *name, const char *value)
 	AlterSystemSetConfigFile(stmt);
 }
 
+/* A wal_keep_size that somebody has chosen stays. */
 static void
 adopt_settings(bool adopt)
 {
+	static bool keep_size_is_ours = false;
+
+	if (adopt)
+		keep_size_is_ours = wal_keep_size_mb == 0;
 	for (int i = 0; i < lengthof(adopted); i++)
-		alter_system(adopted[i].name, adopt ? adopted[i].value : NULL);
+		if (keep_size_is_ours || strcmp(adopted[i].name, "wal_keep_size") != 0)
+			alter_system(adopted[i].name, adopt ? adopted[i].value : NULL);
 	if (kill(PostmasterPid, SIGHUP) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),

@@ -8,11 +8,15 @@ use Test::More;
 my $c = QuantaCluster->new(n => 1);
 $c->create_first(1);
 $c->sql(1, 'CREATE TABLE kept AS SELECT generate_series(1, 1000) AS x');
+$c->sql(1, "ALTER SYSTEM SET wal_keep_size = '3GB'");
+$c->sql(1, 'SELECT pg_reload_conf()');
+$c->sql_becomes(1, 'SHOW wal_keep_size', '3GB', 'a setting of the user');
 my $postmaster = $c->postmaster(1);
 
 $c->init(1);
 is($c->postmaster(1), $postmaster, 'no restart');
 is($c->sql(1, 'SELECT count(*) FROM kept'), '1000', 'the data is there');
+is($c->sql(1, 'SHOW wal_keep_size'), '3GB', 'and what its configuration says of WAL');
 is($c->sql(1, 'SELECT cluster, node, state, "primary" FROM quantadb_status()'),
 	'test|n1|primary|n1', 'status');
 is($c->sql(1, 'SELECT name, role, state FROM quantadb_nodes'), 'n1|voter|primary', 'one member');
