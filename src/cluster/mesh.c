@@ -27,6 +27,8 @@
 #define CONNECT_DEADLINE_US		(2 * 1000 * 1000)
 #define SILENCE_US				(3 * 1000 * 1000)
 #define RETRY_US				(100 * 1000)
+#define REFUSED_US				(20 * 1000)
+#define WALLED_US				(1000 * 1000)
 #define STRANGER_DEADLINE_US	(5 * 1000 * 1000)
 #define JOIN_DEADLINE_US		(20 * 1000 * 1000)
 
@@ -225,6 +227,8 @@ follow_state(void)
 static void
 note_boot(QdbPeer *peer, const QdbHello *hello)
 {
+	if (peer->boot != hello->boot)
+		peer->refused_us = 0;
 	peer->incarnation = hello->incarnation;
 	peer->boot = hello->boot;
 	peer->gone = false;
@@ -362,6 +366,7 @@ take_answer(QdbPeer *peer)
 		if (!peer->out_up)
 			ereport(LOG, (errmsg("[cluster] Connected to node %s", hello.name)));
 		peer->out_up = true;
+		peer->refused_us = 0;
 		note_boot(peer, &hello);
 	}
 }
@@ -374,24 +379,44 @@ peer_name(const QdbPeer *peer)
 	return member != NULL ? member->name : "?";
 }
 
+/*
+ * Its port refuses us, and yet it speaks: a firewall does that.  With a process its
+ * connections end, too, so the wait for that costs a death no more than a turn.  Once it
+ * was heard after a refusal, a refusal says nothing any more, and only silence does.
+ */
+static bool
+still_speaks(QdbPeer *peer)
+{
+	int64		silent_us = qdb_co.now_us - peer->heard_us;
+
+	if (peer->refused_us == 0)
+		peer->refused_us = qdb_co.now_us;
+	if (peer->heard_us > peer->refused_us)
+		return silent_us < WALLED_US;
+	return peer->in != NULL && silent_us < 3 * qdb_heartbeat_ms * INT64CONST(1000);
+}
+
 /* A failed outgoing connection: refused means that no process is there. */
 static void
 lose_out(QdbPeer *peer)
 {
 	bool		was_up = peer->out_up;
 	bool		refused = qdb_channel_errno(peer->out) == ECONNREFUSED;
+	int64		pause_us = RETRY_US;
 
 	if (was_up)
 		ereport(LOG, (errmsg("[cluster] Lost the connection to node %s: %s",
 							 peer_name(peer), qdb_channel_error(peer->out))));
 	close_out(peer);
-	if (refused)
+	if (refused && still_speaks(peer))
+		pause_us = REFUSED_US;
+	else if (refused)
 	{
 		peer->gone = true;
 		close_channel(&peer->in);
 	}
 	/* After a loss at once: the answer tells whether its process is gone. */
-	peer->next_connect_us = was_up ? 0 : qdb_co.now_us + RETRY_US;
+	peer->next_connect_us = was_up ? 0 : qdb_co.now_us + pause_us;
 }
 
 static void

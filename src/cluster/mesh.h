@@ -42,6 +42,7 @@ typedef struct QdbPeer
 	uint64		boot;
 
 	bool		gone;			/* its port refuses connections: no process */
+	int64		refused_us;		/* since when it does; 0: it does not */
 	uint64		goodbye_boot;	/* this boot said goodbye; 0 none */
 	uint8		goodbye_reason; /* QDB_GOODBYE_... */
 	int64		heard_us;		/* monotonic, last frame; 0 never */

@@ -87,6 +87,13 @@ sub cut_one_way
 	$self->inside($j, 'iptables', '-A', 'INPUT', '-s', $self->host($i), '-j', 'DROP');
 }
 
+# A firewall of node $j refuses what node $i sends to some ports of it.
+sub refuse
+{
+	my ($self, $i, $j, @ports) = @_;
+	$self->inside($j, 'iptables', '-A', 'INPUT', '-p', 'tcp', '-s', $self->host($i), '--dport', $_, '-j', 'REJECT', '--reject-with', 'tcp-reset') for @ports;
+}
+
 # The node is cut off from the others; the test still reaches it.
 sub isolate
 {
