@@ -161,7 +161,8 @@ sub settle
 		}
 		for my $s (grep { $now - $_->{since} > HANG_S && !$_->{waiting} } @busy)
 		{
-			die "hang: s$s->{n}: $s->{sql}";
+			my ($event) = $self->{monitor}->selectrow_array('SELECT concat(wait_event_type, \' \', wait_event) FROM pg_stat_activity WHERE pid = ?', undef, $s->{pid});
+			die(($event =~ /^BufferPin/ ? 'pin' : 'hang') . ": s$s->{n}: $s->{sql} ($event)");
 		}
 		IO::Select->new(map { $_->{dbh}{pg_socket} } @busy)->can_read(0.002);
 	}
