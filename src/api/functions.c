@@ -67,30 +67,6 @@ qdb_require_member(void)
 				 errhint("Create a cluster with quantadb_init(), or join one with quantadb_join().")));
 }
 
-static int
-result_sqlstate(QdbResult result)
-{
-	switch (result)
-	{
-		case QDB_NO_MEMBER:
-			return ERRCODE_UNDEFINED_OBJECT;
-		case QDB_DUPLICATE_NAME:
-			return ERRCODE_DUPLICATE_OBJECT;
-		case QDB_TOO_MANY:
-			return ERRCODE_PROGRAM_LIMIT_EXCEEDED;
-		case QDB_BAD_TOKEN:
-			return ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
-		case QDB_BAD_VALUE:
-			return ERRCODE_INVALID_PARAMETER_VALUE;
-		case QDB_STALE:
-			return ERRCODE_T_R_SERIALIZATION_FAILURE;
-		case QDB_MALFORMED:
-			return ERRCODE_INTERNAL_ERROR;
-		default:
-			return ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
-	}
-}
-
 static const char *
 result_hint(QdbResult result)
 {
@@ -116,10 +92,7 @@ result_hint(QdbResult result)
 	}
 }
 
-/*
- * What helps after a refusal that says nothing of it itself.  One that never became a command has
- * QDB_BAD_VALUE whatever it is about; only of a command that means a value.
- */
+/* What helps after a refusal that says nothing of it itself. */
 static const char *
 refusal_hint(const QdbRequest *request)
 {
@@ -127,21 +100,17 @@ refusal_hint(const QdbRequest *request)
 		return request->hint;
 	if (request->kind == QDB_REQ_JOIN)
 		return "A token of quantadb_join_token() is good for one use, within its time; the peer must be a voter.";
-	if (request->kind != QDB_REQ_PROPOSE && request->result == QDB_BAD_VALUE)
-		return result_hint(QDB_OK);
 	return result_hint(request->result);
 }
 
-/* Raises the error of a refused request. */
+/* Raises the error of a refused request; who refuses says which it is, and why. */
 static void
 raise_refusal(const QdbRequest *request, const char *what)
 {
-	QdbResult	result = request->result;
-
 	ereport(ERROR,
-			(errcode(request->sqlstate != 0 ? request->sqlstate : result_sqlstate(result)),
+			(errcode(request->sqlstate),
 			 errmsg("could not %s", what),
-			 errdetail("%s", request->message[0] != '\0' ? request->message : qdb_result_text(result)),
+			 errdetail("%s", request->message),
 			 errhint("%s", refusal_hint(request))));
 }
 

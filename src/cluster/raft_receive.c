@@ -236,7 +236,8 @@ qdb_raft_receive(QdbRaft *r, uint64_t from, const uint8_t *data, uint32_t len)
 	m.server_address = address;
 	if (from == r->dead && m.type == RAFT_APPEND_ENTRIES)
 		r->dead = 0;
-	if (m.type == RAFT_APPEND_ENTRIES || m.type == RAFT_INSTALL_SNAPSHOT)
+	if ((m.type == RAFT_APPEND_ENTRIES && m.append_entries.term >= raft_current_term(&r->raft)) ||
+		(m.type == RAFT_INSTALL_SNAPSHOT && m.install_snapshot.term >= raft_current_term(&r->raft)))
 		r->heard_ms = r->io.io.time(&r->io.io);
 	if (m.type == RAFT_REQUEST_VOTE)
 	{
